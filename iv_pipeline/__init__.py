@@ -1,0 +1,1 @@
+"""Clusters, names and screens vehicle images by their descriptors, as a Dagster pipeline."""

@@ -1,0 +1,290 @@
+"""`pipeline.yaml` as validated models: the only place that knows defaults.
+
+The environment says where things are (`IV_DATA_ROOT`, `IV_DELIVERY`, `IV_CONFIG`); the file says what to do
+with them. A delivery may bring a ``delivery.yaml`` of its own, whose entries replace those of the section
+``delivery``: what its paths mean is a fact about the delivery, not about the pipeline.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from upath import UPath
+
+from iv_pipeline.errors import ConfigError
+
+ScalerName = Literal["standard", "minmax", "robust"]
+AlgorithmName = Literal["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "hdbscan", "dbscan"]
+
+SCALERS: tuple[ScalerName, ...] = ("standard", "minmax", "robust")
+ALGORITHMS: tuple[AlgorithmName, ...] = (
+    "kmeans",
+    "minibatchkmeans",
+    "gaussianmixture",
+    "agglomerative",
+    "hdbscan",
+    "dbscan",
+)
+
+
+class Model(BaseModel):
+    """Unknown keys are errors: a misspelt parameter must not be ignored in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DeliveryConfig(Model):
+    """How a delivery is laid out, relative to its folder."""
+
+    paths: str = "images_paths.csv"
+    """CSV with the path of every image; row i belongs to row i of every descriptor."""
+    archive: str | None = "raw_data/veriwild.zip"
+    """Zip archive with the images; null if there is none."""
+    labels: str | None = None
+    """CSV with true labels; by default `labels.csv` in the delivery or beside it, if there is one."""
+    identity: str | None = None
+    """Regular expression whose first group, searched for in a path (with `/`), is the vehicle's identity."""
+
+    @model_validator(mode="after")
+    def _identity_has_a_group(self) -> Self:
+        if self.identity is not None:
+            try:
+                groups = re.compile(self.identity).groups
+            except re.error as error:
+                raise ValueError(f"identity is no regular expression: {error}") from error
+            if groups < 1:
+                raise ValueError("identity needs a group in parentheses around the vehicle's identity")
+        return self
+
+
+class Choice(Model):
+    """What a person fixes for a descriptor; what is left out is chosen by the trials."""
+
+    scaler: ScalerName | None = None
+    algorithm: AlgorithmName | None = None
+    n_clusters: int | None = Field(None, ge=2)
+
+
+class DescriptorConfig(Model):
+    """One descriptor: its file, and what is fixed for it."""
+
+    file: str
+    choose: Choice = Choice()
+
+
+class CombinationConfig(Model):
+    """Descriptors side by side, and what is fixed for them."""
+
+    of: tuple[str, ...] = Field(min_length=2)
+    choose: Choice = Choice()
+
+
+class ScaledConfig(Model):
+    """What the stage `scaled` stores."""
+
+    store: Literal["vectors", "parameters"] = "vectors"
+    """`parameters` stores the scalers alone; the table reads the same, computed from Init."""
+
+
+class PCAConfig(Model):
+    """How far the scaled vectors are reduced."""
+
+    variance: float = Field(0.9, gt=0, le=1)
+    """Share of the variance that the components keep together."""
+    max_components: int = Field(200, ge=1)
+
+
+class TrialsConfig(Model):
+    """What is tried before the final clustering."""
+
+    sample_size: int = Field(20_000, ge=100)
+    """Rows that trials are fitted and scored on; the final fit takes all rows."""
+    scalers: tuple[ScalerName, ...] = SCALERS
+    algorithms: tuple[AlgorithmName, ...] = ALGORITHMS
+    n_clusters: tuple[int, ...] = (5, 10, 20, 30, 50)
+    """Numbers of clusters tried, as far as they lie within the naming budget."""
+    naming_budget: int = Field(50, ge=2)
+    """Clusters that a person is willing to look at and name; candidates are compared at this number."""
+
+
+class NeighborsConfig(Model):
+    """The neighbour graph that HDBSCAN, DBSCAN, outliers and projection share."""
+
+    n_neighbors: int = Field(50, ge=2)
+    """Neighbours of each image, itself not counted."""
+    min_samples: int = Field(10, ge=1)
+    """Neighbours that make a point dense: core distances of HDBSCAN and DBSCAN."""
+
+
+class ClusteredConfig(Model):
+    """The stage `clustered`: labels on scaled vectors without PCA."""
+
+    rows: int = Field(15_000, ge=100)
+
+
+class OutliersConfig(Model):
+    """When an image is called an outlier."""
+
+    contamination: float = Field(0.01, gt=0, lt=0.5)
+    """Expected share of outliers; the ensemble's highest scores are flagged up to this share."""
+
+
+class ProjectionConfig(Model):
+    """The maps."""
+
+    n_neighbors: int = Field(15, ge=2)
+    min_dist: float = Field(0.1, ge=0)
+    n_epochs: int | None = Field(200, ge=1)
+
+
+def _descriptor(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+def _combination(value: Any) -> Any:
+    return {"of": value} if isinstance(value, list | tuple) else value
+
+
+class PipelineConfig(Model):
+    """The whole of `pipeline.yaml`."""
+
+    delivery: DeliveryConfig = DeliveryConfig()
+    descriptors: dict[str, Annotated[DescriptorConfig, BeforeValidator(_descriptor)]] = Field(min_length=1)
+    """Name of each descriptor and its file, heaviest first: partitions run in this order."""
+    combinations: dict[str, Annotated[CombinationConfig, BeforeValidator(_combination)]] = {}
+    seed: int = 0
+    scaled: ScaledConfig = ScaledConfig()
+    pca: PCAConfig = PCAConfig()
+    trials: TrialsConfig = TrialsConfig()
+    neighbors: NeighborsConfig = NeighborsConfig()
+    clustered: ClusteredConfig = ClusteredConfig()
+    outliers: OutliersConfig = OutliersConfig()
+    projection: ProjectionConfig = ProjectionConfig()
+
+    @model_validator(mode="after")
+    def _combinations_name_descriptors(self) -> Self:
+        for name in [*self.descriptors, *self.combinations]:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) or ".." in name:
+                raise ValueError(f"{name!r} cannot be a partition: use letters, digits, '.', '_', '+' and '-'")
+        for name, combination in self.combinations.items():
+            if name in self.descriptors:
+                raise ValueError(f"{name!r} is both a descriptor and a combination; rename one of them")
+            unknown = [part for part in combination.of if part not in self.descriptors]
+            if unknown:
+                raise ValueError(
+                    f"combination {name!r} names the unknown descriptor {unknown[0]!r}; "
+                    f"known are {', '.join(self.descriptors)}"
+                )
+            if len(set(combination.of)) < len(combination.of):
+                raise ValueError(f"combination {name!r} names a descriptor twice")
+        return self
+
+    @property
+    def partitions(self) -> list[str]:
+        """Descriptors, then combinations: one partition each."""
+        return [*self.descriptors, *self.combinations]
+
+    def blocks(self, partition: str) -> tuple[str, ...]:
+        """The descriptors that `partition` is made of: itself alone, or those that it combines.
+
+        Raises
+        ------
+        ConfigError
+            If `partition` is not configured.
+        """
+        if partition in self.descriptors:
+            return (partition,)
+        if partition in self.combinations:
+            return self.combinations[partition].of
+        raise ConfigError(
+            f"the configuration has no descriptor {partition!r}; it has {', '.join(self.partitions)}"
+        )
+
+    def choice(self, partition: str) -> Choice:
+        """What is fixed for `partition`."""
+        if partition in self.descriptors:
+            return self.descriptors[partition].choose
+        return self.combinations[partition].choose
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are, and what to do with them."""
+
+    data_root: UPath
+    delivery: UPath
+    config: PipelineConfig
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read `IV_DATA_ROOT`, `IV_DELIVERY` and `IV_CONFIG`, and the file that the last one names.
+
+        Raises
+        ------
+        ConfigError
+            If the file is missing or wrong.
+        """
+        data_root = UPath(os.environ.get("IV_DATA_ROOT") or "data").absolute()
+        given = os.environ.get("IV_DELIVERY")
+        delivery = UPath(given).absolute() if given else data_root / "Intellivision_case"
+        return cls(data_root, delivery, load_config(os.environ.get("IV_CONFIG") or "pipeline.yaml", delivery))
+
+
+def load_config(path: str | Path, delivery: UPath | None = None) -> PipelineConfig:
+    """Read and validate a configuration file.
+
+    Parameters
+    ----------
+    path
+        The YAML file.
+    delivery
+        Folder whose ``delivery.yaml``, if there is one, replaces entries of the section ``delivery``.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing, is no YAML, or has a wrong entry; the message names file and entry.
+    """
+    content = _read_yaml(UPath(path))
+    own = delivery / "delivery.yaml" if delivery is not None else None
+    try:
+        config = PipelineConfig.model_validate(content)
+        if own is None or not own.is_file():
+            return config
+    except ValidationError as error:
+        raise _explain(error, str(path)) from None
+    merged = {**config.delivery.model_dump(), **_read_yaml(own)}
+    try:
+        return config.model_copy(update={"delivery": DeliveryConfig.model_validate(merged)})
+    except ValidationError as error:
+        raise _explain(error, str(own)) from None
+
+
+def _read_yaml(path: UPath) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"there is no configuration at {path}: set IV_CONFIG to the file, or run from its folder"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise ConfigError(f"{path} is no YAML ({where}); mend the file") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no settings: it must be a mapping, such as 'descriptors: ...'")
+    return content
+
+
+def _explain(error: ValidationError, path: str) -> ConfigError:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        what = "there is no such setting"
+    return ConfigError(f"{path}: {where}: {what}")

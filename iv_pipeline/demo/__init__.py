@@ -1,0 +1,1 @@
+"""Draws a small delivery with known truth, for a first run without data."""

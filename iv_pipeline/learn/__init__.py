@@ -1,0 +1,1 @@
+"""The numerics; imports no Dagster and can be used from a notebook."""

@@ -1,0 +1,1 @@
+"""Clustering algorithms, a module each, behind one small protocol."""

@@ -1,0 +1,1 @@
+"""Where things lie: delivery readers, vector tables, IO managers."""
