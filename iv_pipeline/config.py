@@ -171,7 +171,9 @@ class PipelineConfig(Model):
     def _combinations_name_descriptors(self) -> Self:
         for name in [*self.descriptors, *self.combinations]:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) or ".." in name:
-                raise ValueError(f"{name!r} cannot be a partition: use letters, digits, '.', '_', '+' and '-'")
+                raise ValueError(
+                    f"{name!r} cannot be a partition: use letters, digits, '.', '_', '+' and '-'"
+                )
         for name, combination in self.combinations.items():
             if name in self.descriptors:
                 raise ValueError(f"{name!r} is both a descriptor and a combination; rename one of them")

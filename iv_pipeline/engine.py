@@ -6,6 +6,7 @@ and pyarrow's readers release the interpreter lock, so that they are all it take
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections import deque
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -118,27 +120,8 @@ def map_ordered(function: Callable[[int], T], n: int, workers: int | None = None
                 future.cancel()
 
 
-def reduce_batches(
-    function: Callable[[NDArray[np.float32]], T],
-    combine: Callable[[T, T], T],
-    matrix: BatchedMatrix,
-    workers: int | None = None,
-) -> T:
-    """Combine ``function(batch)`` over all batches, in the order of the batches (so: reproducibly).
-
-    Parameters
-    ----------
-    function
-        Takes one batch, shape ``(rows_of_batch, n_features)``.
-    combine
-        Associative; may change and return its first argument.
-    matrix
-        At least one batch.
-    workers
-        Threads; `n_workers` by default.
-    """
-    results = map_ordered(lambda i: function(matrix.batch(i)), matrix.n_batches, workers)
-    total = next(results)
-    for result in results:
-        total = combine(total, result)
-    return total
+@contextlib.contextmanager
+def blas_threads(limit: int) -> Iterator[None]:
+    """Limit the threads of BLAS while batches run in parallel, so that the cores are not oversubscribed."""
+    with threadpool_limits(limit, user_api="blas"):
+        yield

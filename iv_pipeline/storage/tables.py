@@ -8,6 +8,7 @@ holds a whole matrix. `pandas.read_feather`, polars and pyarrow read the files a
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import uuid
 from dataclasses import dataclass
@@ -75,6 +76,29 @@ class VectorTable:
         index = self.schema.get_field_index(name)
         chunks = [self.read(i).column(index) for i in range(self.n_batches)]
         return pa.chunked_array(chunks, type=self.schema.field(name).type).combine_chunks()
+
+    def derive(
+        self, n_features: Mapping[str, int], compute: Callable[[pa.RecordBatch], Sequence[NDArray[Any]]]
+    ) -> VectorTable:
+        """A table of the same images whose vectors are computed from this one's, batch by batch.
+
+        Parameters
+        ----------
+        n_features
+            Name of each new column of float32 vectors, and how long they are.
+        compute
+            Takes a batch of this table, returns the new columns' matrices in the order of `n_features`.
+        """
+        schema = pa.schema(
+            [self.schema.field(IMAGE_PATH), *(pa.field(c, vector_type(n)) for c, n in n_features.items())]
+        )
+
+        def read(index: int) -> pa.RecordBatch:
+            batch = self.read(index)
+            columns = [batch.column(IMAGE_PATH), *map(as_vectors, compute(batch))]
+            return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+        return VectorTable(schema, self.n_rows, read, self.batch_rows)
 
     def scalars(self) -> dict[str, pa.Array]:
         """All columns that do not hold vectors."""
@@ -161,17 +185,17 @@ def read_table(path: UPath) -> VectorTable:
     """
     if not path.exists():
         raise FileNotFoundError(str(path))
-    local = path.protocol in ("", "file", "local")
-    source = pa.memory_map(str(path)) if local else path.fs.open(str(path))
-    reader = pa.ipc.open_file(source)
-    if local:  # zero-copy views: opening them all costs microseconds
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        n_rows = sum(batch.num_rows for batch in batches)
-        batch_rows = batches[0].num_rows if batches else BATCH_ROWS
-        return VectorTable(reader.schema, n_rows, batches.__getitem__, batch_rows)
-    counts = [reader.get_batch(i).num_rows for i in (0, reader.num_record_batches - 1)]
-    n_rows = counts[0] * (reader.num_record_batches - 1) + counts[1]
-    return VectorTable(reader.schema, n_rows, reader.get_batch, counts[0])
+    reader = pa.ipc.open_file(pa.memory_map(str(path)) if is_local(path) else path.fs.open(path.path))
+    n_batches = reader.num_record_batches
+    if n_batches == 0:
+        return VectorTable(reader.schema, 0, reader.get_batch)
+    first, last = reader.get_batch(0), reader.get_batch(n_batches - 1)
+    n_rows = first.num_rows * (n_batches - 1) + last.num_rows
+    if not is_local(path):
+        return VectorTable(reader.schema, n_rows, reader.get_batch, first.num_rows)
+    # batches of a memory map are views: opening them all at once costs microseconds and no lock later
+    batches = [reader.get_batch(i) for i in range(n_batches)]
+    return VectorTable(reader.schema, n_rows, batches.__getitem__, first.num_rows)
 
 
 def write_table(table: VectorTable, path: UPath) -> None:
@@ -181,6 +205,11 @@ def write_table(table: VectorTable, path: UPath) -> None:
             writer.write_batch(batch)
 
 
+def is_local(path: UPath) -> bool:
+    """Whether `path` lies on this machine, so that it can be memory-mapped."""
+    return path.protocol in ("", "file", "local")
+
+
 @contextlib.contextmanager
 def replacing(path: UPath) -> Iterator[IO[bytes]]:
     """Open a temporary neighbour of `path` for writing and rename it when the block ends well.
@@ -188,14 +217,17 @@ def replacing(path: UPath) -> Iterator[IO[bytes]]:
     What was at `path` stays whole until then; when the block fails, the temporary file is removed. A killed
     process leaves a ``.tmp`` file, which the next write of the same path removes.
     """
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if not _is_alive(int(stale.name.split(".")[-3])):
             stale.unlink(missing_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as sink:
             yield sink
-        temporary.rename(path) if path.protocol else temporary.replace(path)
+        if is_local(path):
+            os.replace(temporary, path)  # noqa: PTH105  (atomic, and takes any kind of path)
+        else:
+            path.fs.mv(temporary.path, path.path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -209,9 +241,3 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def same_columns(tables: Sequence[VectorTable], name: str = IMAGE_PATH) -> bool:
-    """Whether all tables have equal values in column `name`."""
-    first = tables[0].column(name)
-    return all(first.equals(other.column(name)) for other in tables[1:])

@@ -1,1 +1,15 @@
 """Clustering algorithms, a module each, behind one small protocol."""
+
+from iv_pipeline.learn.clustering.agglomerative import Agglomerative
+from iv_pipeline.learn.clustering.base import NOISE, Algorithm, Clustering, Space
+from iv_pipeline.learn.clustering.density import DBSCAN, HDBSCAN
+from iv_pipeline.learn.clustering.kmeans import KMeans, MiniBatchKMeans
+from iv_pipeline.learn.clustering.mixture import GaussianMixture
+
+ALGORITHMS: dict[str, Algorithm] = {
+    algorithm.name: algorithm
+    for algorithm in (KMeans(), MiniBatchKMeans(), GaussianMixture(), Agglomerative(), HDBSCAN(), DBSCAN())
+}
+"""Every algorithm by its name, in the order in which they are tried."""
+
+__all__ = ["ALGORITHMS", "NOISE", "Algorithm", "Clustering", "Space"]

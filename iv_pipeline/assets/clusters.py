@@ -1,0 +1,89 @@
+"""Stage `clusters`: what won on the sample, fitted on all rows."""
+
+import json
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.assets.neighbors import graph_of, winner_of
+from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
+from iv_pipeline.learn.numbering import carry_over, number_by_size
+from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.report import plots
+from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, read_table, table_from_arrays
+
+
+@stage(
+    group="clustering",
+    kinds=("scikitlearn", "hdbscan", "arrow"),
+    heavy=True,
+    checks={"every_image_labelled": "Has every usable image a label from the winning algorithm?"},
+)
+def clusters(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    scaled_pca: VectorTable,
+    clustering_trials: pd.DataFrame,
+    neighbors: VectorTable,
+) -> Result:
+    """All images clustered by every algorithm with its best parameters; `cluster` is the winner's label."""
+    config = settings.config
+    winner = winner_of(clustering_trials)
+    scaler = winner["scaler"]
+    X = scaled_pca.vectors(scaler).to_array()
+    usable = finite_rows(X)
+    space = Space(
+        X[usable],
+        config.seed,
+        config.neighbors.n_neighbors,
+        config.neighbors.min_samples,
+        graph_of(neighbors, usable),
+    )
+    columns: dict[str, object] = {IMAGE_PATH: scaled_pca.column(IMAGE_PATH), scaler: X}
+    counts = {}
+    cluster = np.full(len(X), NOISE, np.int32)
+    confidence = np.zeros(len(X), np.float32)
+    for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
+        algorithm = ALGORITHMS[trial["algorithm"]]
+        clustering = algorithm.fit(space, json.loads(trial["tried"]))
+        labels = np.full(len(X), NOISE, np.int32)
+        labels[usable] = number_by_size(clustering.labels)
+        columns[f"label_{algorithm.name}"] = labels
+        counts[algorithm.name] = clustering.n_clusters
+        context.log.info("clusters · %s · %d clusters", algorithm.name, clustering.n_clusters)
+        if trial["won"]:
+            cluster = carry_over(labels, _previous(settings, context.partition_key, columns[IMAGE_PATH]))
+            confidence[usable] = clustering.confidence
+    columns |= {"cluster": cluster, "confidence": confidence}
+    sizes = pd.Series(cluster[usable]).value_counts().sort_index()
+    noise = float((cluster[usable] == NOISE).mean())
+    return Result(
+        table_from_arrays(columns),
+        lambda: {
+            "scaler": scaler,
+            "algorithm": winner["algorithm"],
+            "n_clusters": int((sizes.index != NOISE).sum()),
+            "noise_share": noise,
+            "mean_confidence": float(confidence[usable].mean()),
+            **{f"n_clusters_{name}": n for name, n in counts.items()},
+            "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
+        },
+        lambda: [
+            Check("every_image_labelled", len(cluster) == scaled_pca.n_rows, {"noise_share": noise})
+        ],
+    )
+
+
+def _previous(settings: Settings, descriptor: str, paths: object) -> np.ndarray | None:
+    """The labels of the previous fit in the order of `paths`, −1 for images that it did not have."""
+    path = settings.data_root / file_of("clusters", descriptor)
+    if not path.exists():
+        return None
+    table = read_table(path)
+    before = pd.Series(table.column("cluster").to_numpy(), index=table.column(IMAGE_PATH).to_pandas())
+    now = pd.Index(paths.to_pandas())  # type: ignore[attr-defined]
+    return before.reindex(now, fill_value=NOISE).to_numpy(np.int32)

@@ -1,0 +1,35 @@
+"""Stage `image_index`: every image of the delivery, once."""
+
+import dagster as dg
+import pandas as pd
+
+from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.config import Settings
+
+
+@stage(
+    group="delivery",
+    kinds=("pandas", "parquet"),
+    partitioned=False,
+    checks={"paths_are_unique": "Is every image named once?"},
+)
+def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
+    """Every image of the delivery in its order: id, path, vehicle identity and labels where there are any."""
+    frame = settings.open_delivery().image_index()
+    unlabelled = [c for c in frame.columns if c.startswith("label") and frame[c].isna().all()]
+    for column in unlabelled:
+        context.log.warning("no image of the delivery has a value in the label column '%s'", column)
+    return Result(
+        frame,
+        lambda: {
+            "images": len(frame),
+            "labelled": _known(frame, "label"),
+            "vehicles": int(frame["vehicle_id"].nunique()) if "vehicle_id" in frame else 0,
+            "first_rows": dg.MetadataValue.md(frame.head(5).to_markdown(index=False)),
+        },
+        lambda: [Check("paths_are_unique", bool(frame["image_path"].is_unique))],
+    )
+
+
+def _known(frame: pd.DataFrame, column: str) -> int:
+    return int(frame[column].notna().sum()) if column in frame else 0

@@ -1,0 +1,66 @@
+"""Stage `init`: a descriptor, or several side by side, as a memory-mapped table."""
+
+import json
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.engine import ArrayBatches, BatchedMatrix
+from iv_pipeline.errors import DeliveryError
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_vectors, vector_type
+
+BLOCKS_KEY = b"iv_pipeline.blocks"
+
+
+@stage(
+    group="delivery",
+    kinds=("arrow",),
+    heavy=True,
+    checks={"rows_match_index": "Has every image of the index one vector?"},
+)
+def init(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
+) -> Result:
+    """The raw descriptor of every image; a combination holds its descriptors side by side."""
+    delivery = settings.open_delivery()
+    blocks = {name: delivery.matrix(name) for name in settings.config.blocks(context.partition_key)}
+    for name, matrix in blocks.items():
+        if len(matrix) != len(image_index):
+            raise DeliveryError(
+                f"descriptor {name} has {len(matrix):,} rows and the image index {len(image_index):,}: the "
+                "delivery changed since the index was made; materialise 'image_index' again"
+            )
+    table = init_table(image_index, {name: ArrayBatches(matrix) for name, matrix in blocks.items()})
+    return Result(
+        table,
+        lambda: {"blocks": {name: matrix.shape[1] for name, matrix in blocks.items()}},
+        lambda: [Check("rows_match_index", table.n_rows == len(image_index), {"rows": table.n_rows})],
+    )
+
+
+def init_table(image_index: pd.DataFrame, blocks: dict[str, BatchedMatrix]) -> VectorTable:
+    """Image paths and the blocks' vectors side by side, computed batch by batch."""
+    paths = pa.array(image_index[IMAGE_PATH], pa.string())
+    widths = {name: block.shape[1] for name, block in blocks.items()}
+    schema = pa.schema(
+        [(IMAGE_PATH, pa.string()), ("descriptor", vector_type(sum(widths.values())))],
+        {BLOCKS_KEY: json.dumps(widths).encode()},
+    )
+    rows = VectorTable.batch_rows
+
+    def read(index: int) -> pa.RecordBatch:
+        vectors = np.hstack([block.batch(index) for block in blocks.values()])
+        return pa.RecordBatch.from_arrays(
+            [paths.slice(index * rows, rows), as_vectors(vectors)], schema=schema
+        )
+
+    return VectorTable(schema, len(paths), read, rows)
+
+
+def block_widths(table: VectorTable) -> list[int]:
+    """Widths of the descriptors that stand side by side in a table of this stage."""
+    return list(json.loads(table.schema.metadata[BLOCKS_KEY]).values())

@@ -1,0 +1,56 @@
+"""Stage `outliers`: which images a descriptor finds strange."""
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.assets.neighbors import graph_of, winner_of
+from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.learn.hierarchy import build_hierarchy
+from iv_pipeline.learn.outliers import flag, score_outliers
+from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
+
+
+@stage(
+    group="outliers",
+    kinds=("scikitlearn", "hdbscan", "parquet"),
+    heavy=True,
+    checks={"scores_in_range": "Does every score lie in [0, 1]?"},
+)
+def outliers(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    scaled_pca: VectorTable,
+    clustering_trials: pd.DataFrame,
+    neighbors: VectorTable,
+) -> Result:
+    """A score in [0, 1] for each image by each method, their mean, and the verdict.
+
+    Unusable rows score 1: what cannot be read should not be trained on.
+    """
+    config = settings.config
+    X = scaled_pca.vectors(winner_of(clustering_trials)["scaler"]).to_array()
+    usable = finite_rows(X)
+    X = X[usable]
+    graph = graph_of(neighbors, usable)
+    scores = score_outliers(X, graph, build_hierarchy(X, graph, config.neighbors.min_samples), config.seed)
+    frame = pd.DataFrame({IMAGE_PATH: scaled_pca.column(IMAGE_PATH).to_pandas()})
+    for name, values in scores.items():
+        column = np.ones(len(frame), np.float32)
+        column[usable] = values
+        frame[name] = column
+    flagged = ~usable
+    flagged[usable] = flag(scores["score"], config.outliers.contamination)
+    frame["is_outlier"] = flagged
+    top = frame.sort_values("score", ascending=False, kind="stable").head(10).round(3)
+    return Result(
+        frame,
+        lambda: {
+            "outliers": int(flagged.sum()),
+            "outlier_share": float(flagged.mean()),
+            "highest_scores": dg.MetadataValue.md(top.to_markdown(index=False)),
+        },
+        lambda: [Check("scores_in_range", bool(frame["score"].between(0, 1).all()))],
+    )

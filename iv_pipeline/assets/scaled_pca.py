@@ -1,0 +1,45 @@
+"""Stage `scaled_pca`: the reduced vectors behind each scaler, in one pass over Init."""
+
+import dagster as dg
+import numpy as np
+
+from iv_pipeline.assets.pca import maps_of
+from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.learn.pca import Projection
+from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.storage.tables import VectorTable, as_matrix
+
+
+@stage(
+    group="representation",
+    kinds=("arrow", "numpy"),
+    heavy=True,
+    checks={"finite_values": "Is every vector finite whose raw vector is?"},
+)
+def scaled_pca(
+    context: dg.AssetExecutionContext,
+    init: VectorTable,
+    pca: dict[str, np.ndarray],
+    statistics: dict[str, np.ndarray],
+) -> Result:
+    """Each image's vector under each scaler, reduced to its principal components."""
+    maps = maps_of(pca)
+    projection = Projection(list(maps.values()))
+    n_finite = 0
+
+    def reduce(vectors: np.ndarray) -> list[np.ndarray]:
+        nonlocal n_finite
+        reduced = projection(vectors)
+        n_finite += int(np.logical_and.reduce([finite_rows(part) for part in reduced]).sum())
+        return reduced
+
+    table = init.derive(
+        {kind: m.n_components for kind, m in maps.items()},
+        lambda batch: reduce(as_matrix(batch.column("descriptor"))),
+    )
+    n_usable = init.n_rows - len(statistics["unusable"])
+    return Result(
+        table,
+        lambda: {f"variance_kept_{k}": float(m.explained_variance_ratio.sum()) for k, m in maps.items()},
+        lambda: [Check("finite_values", n_finite == n_usable, {"finite": n_finite, "usable": n_usable})],
+    )

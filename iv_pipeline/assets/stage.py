@@ -1,0 +1,159 @@
+"""What all stages have in common: how they become Dagster assets, and what they say.
+
+A stage is a function that takes a context, the settings and the stages it reads, and returns a `Result`.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import dagster as dg
+
+from iv_pipeline.errors import InputError
+from iv_pipeline.metering import Meter
+from iv_pipeline.storage.io_managers import Written, describe
+from iv_pipeline.storage.layout import FILES
+
+Group = Literal["delivery", "representation", "clustering", "outliers", "results"]
+
+HEAVY_POOL = "heavy"
+"""Assets that fill the machine's memory or cores; one run at a time holds a place in it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The answer to one of a stage's questions about itself."""
+
+    name: str
+    passed: bool
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage made.
+
+    Attributes
+    ----------
+    value
+        To be stored.
+    metadata
+        What to show; called once the value is stored, when a lazy value has been computed.
+    checks
+        The stage's checks; called after that.
+    """
+
+    value: Any
+    metadata: Callable[[], Mapping[str, Any]] = dict
+    checks: Callable[[], Iterable[Check]] = tuple
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage before it becomes an asset: the function, and what Dagster is told about it."""
+
+    function: Callable[..., Result]
+    group: Group
+    kinds: frozenset[str]
+    partitioned: bool
+    heavy: bool
+    checks: Mapping[str, str]
+    code_version: str
+    options: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the asset."""
+        return self.function.__name__
+
+    def to_asset(self, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+        """The asset, partitioned by `partitions` if the stage is made for each descriptor."""
+        specs = [
+            dg.AssetCheckSpec(name, asset=self.name, blocking=True, description=question)
+            for name, question in self.checks.items()
+        ]
+        decorate = dg.asset(
+            name=self.name,
+            group_name=self.group,
+            description=inspect.getdoc(self.function),
+            kinds=set(self.kinds),
+            code_version=self.code_version,
+            partitions_def=partitions if self.partitioned else None,
+            pool=HEAVY_POOL if self.heavy else None,
+            check_specs=specs,
+            metadata={"file": FILES[self.name]},
+            **self.options,
+        )
+        return decorate(_compute(self.function, self.name))
+
+
+def stage(
+    *,
+    group: Group,
+    kinds: Iterable[str] = ("python",),
+    partitioned: bool = True,
+    heavy: bool = False,
+    checks: Mapping[str, str] | None = None,
+    code_version: str = "1",
+    **options: Any,
+) -> Callable[[Callable[..., Result]], Stage]:
+    """Make a function a stage.
+
+    Parameters
+    ----------
+    group
+        Where the asset stands in the graph.
+    kinds
+        Tags shown on the asset.
+    partitioned
+        Whether it is made once for each descriptor.
+    heavy
+        Whether two of its kind must not run at once.
+    checks
+        Names of blocking checks, and the question that each answers.
+    code_version
+        Raised when the same input gives another output.
+    options
+        Further arguments of `dagster.asset`.
+    """
+
+    def decorate(function: Callable[..., Result]) -> Stage:
+        return Stage(
+            function, group, frozenset(kinds), partitioned, heavy, checks or {}, code_version, options
+        )
+
+    return decorate
+
+
+def _compute(function: Callable[..., Result], name: str) -> Callable[..., Iterator[Any]]:
+    """The asset's body: run the function under a meter, store what it made, then answer its checks."""
+
+    @functools.wraps(function)
+    def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
+        with Meter() as meter:
+            try:
+                result = function(context, **inputs)
+            except InputError as error:
+                raise dg.Failure(str(error), allow_retries=False) from error
+            yield dg.Output(Written(result.value, result.metadata, meter))
+            context.log.info(_progress(context, name, result.value, meter))
+            for check in result.checks():
+                yield dg.AssetCheckResult(
+                    check_name=check.name, passed=check.passed, metadata=dict(check.metadata)
+                )
+
+    # Dagster reads inputs from the function's signature, and would take its return type for the asset's
+    signature = inspect.signature(function)
+    compute.__signature__ = signature.replace(return_annotation=signature.empty)  # type: ignore[attr-defined]
+    compute.__annotations__ = {k: v for k, v in function.__annotations__.items() if k != "return"}
+    del compute.__wrapped__  # type: ignore[attr-defined]
+    return compute
+
+
+def _progress(context: dg.AssetExecutionContext, name: str, value: Any, meter: Meter) -> str:
+    where = f" · {context.partition_key}" if context.has_partition_key else ""
+    rows = describe(value).get("dagster/row_count")
+    how_many = f" · {rows:,} rows" if rows is not None else ""
+    return f"{name}{where}{how_many} · {meter.seconds:.1f} s"

@@ -1,0 +1,33 @@
+"""Stage `statistics`: everything linear that later stages need, from one pass over the descriptor."""
+
+import dagster as dg
+import numpy as np
+
+from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.storage.tables import VectorTable
+
+
+@stage(group="representation", kinds=("numpy",), heavy=True)
+def statistics(context: dg.AssetExecutionContext, init: VectorTable) -> Result:
+    """Count, mean, extremes, quartiles and covariance of the usable rows; which rows are not usable."""
+    computed = compute_statistics(init.vectors("descriptor"))
+    if len(computed.unusable):
+        first = ", ".join(str(row) for row in computed.unusable[:5])
+        context.log.warning(
+            "%d rows hold NaN or infinite values and take no part (first: %s)", len(computed.unusable), first
+        )
+    n_constant = int(computed.constant.sum())
+    if n_constant:
+        first = ", ".join(str(i) for i in np.flatnonzero(computed.constant)[:5])
+        context.log.warning("%d features are constant and scaled by 1 (first: %s)", n_constant, first)
+    return Result(
+        computed.to_arrays(),
+        lambda: {
+            "rows": computed.n_rows,
+            "unusable_rows": len(computed.unusable),
+            "features": computed.n_features,
+            "constant_features": n_constant,
+            "total_variance": float(np.trace(computed.covariance)),
+        },
+    )

@@ -1,0 +1,199 @@
+"""What every clustering algorithm is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from iv_pipeline.engine import n_workers
+from iv_pipeline.errors import InputError
+from iv_pipeline.learn.hierarchy import Hierarchy, build_hierarchy
+from iv_pipeline.learn.neighbors import NeighborGraph, neighbor_graph
+from iv_pipeline.learn.ward import ward_merges
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+N_PROTOTYPES = 2_000
+NOISE = -1
+
+
+@dataclass
+class Space:
+    """Rows to cluster, and what several algorithms compute from them only once.
+
+    Attributes
+    ----------
+    X
+        Shape ``(n_rows, n_features)``, float32, finite.
+    seed
+        Of everything random.
+    n_neighbors, min_samples
+        Of the neighbour graph, and of core distances.
+    given_graph
+        The neighbour graph, if it is there already.
+    """
+
+    X: NDArray[np.float32]
+    seed: int = 0
+    n_neighbors: int = 50
+    min_samples: int = 10
+    given_graph: NeighborGraph | None = field(default=None, repr=False)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.X)
+
+    @cached_property
+    def graph(self) -> NeighborGraph:
+        """The nearest neighbours of every row."""
+        return self.given_graph or neighbor_graph(self.X, self.n_neighbors, self.seed)
+
+    @cached_property
+    def hierarchy(self) -> Hierarchy:
+        """The density hierarchy of the graph."""
+        return build_hierarchy(self.X, self.graph, self.min_samples)
+
+    @cached_property
+    def prototypes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """At most `N_PROTOTYPES` centroids, and how many rows each stands for.
+
+        The rows themselves if they are few; otherwise the centroids of k-means.
+        """
+        if self.n_rows <= N_PROTOTYPES:
+            return self.X, np.ones(self.n_rows, np.int64)
+        import faiss
+
+        faiss.omp_set_num_threads(n_workers())
+        kmeans = faiss.Kmeans(
+            self.X.shape[1], N_PROTOTYPES, niter=10, seed=self.seed + 1, min_points_per_centroid=1
+        )
+        kmeans.train(np.ascontiguousarray(self.X))
+        nearest = kmeans.index.search(np.ascontiguousarray(self.X), 1)[1][:, 0]
+        counts = np.bincount(nearest, minlength=N_PROTOTYPES)
+        return kmeans.centroids[counts > 0], counts[counts > 0]
+
+    @cached_property
+    def ward_merges(self) -> NDArray[np.float64]:
+        """Ward's merges of the prototypes; cuts at several numbers of clusters share them."""
+        return ward_merges(*self.prototypes)
+
+
+class Model(Protocol):
+    """What assigns rows to clusters."""
+
+    def predict(self, X: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Cluster and confidence in [0, 1] of each row of `X`, both of shape ``(n_rows,)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters of the rows of a space.
+
+    Attributes
+    ----------
+    labels
+        Cluster of each row, −1 for noise, shape ``(n_rows,)``, int32.
+    confidence
+        In [0, 1], 0 for noise, shape ``(n_rows,)``, float32.
+    parameters
+        What the algorithm was run with, derived values included.
+    model
+        Assigns other rows; None for methods whose clusters are groups of the rows themselves.
+    """
+
+    labels: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    parameters: dict[str, Any]
+    model: Model | None = None
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters, noise not counted."""
+        return int(self.labels.max(initial=NOISE)) + 1
+
+    @property
+    def noise_share(self) -> float:
+        """Share of rows in no cluster."""
+        return float(np.mean(self.labels == NOISE))
+
+
+class Algorithm(Protocol):
+    """A clustering algorithm."""
+
+    name: str
+
+    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+        """Parameters worth trying for these numbers of clusters, the largest of them the naming budget.
+
+        Parameters are free of scale (shares, not counts), so that what won on a sample holds for all rows.
+        """
+        ...
+
+    def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
+        """Cluster the rows of `space`."""
+        ...
+
+
+@dataclass(frozen=True)
+class PrototypeModel:
+    """Each row belongs to the cluster of its nearest prototype.
+
+    Attributes
+    ----------
+    prototypes
+        Shape ``(n_prototypes, n_features)``, float32.
+    labels
+        Cluster of each prototype, shape ``(n_prototypes,)``, int32.
+    """
+
+    prototypes: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+    def predict(self, X: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Cluster of each row, and its simplified silhouette ``(b - a) / b`` as confidence.
+
+        `a` is the distance to the nearest prototype, `b` the one to the nearest prototype of another cluster
+        (Hruschka, de Castro, Campello 2004).
+        """
+        labels = np.empty(len(X), np.int32)
+        confidence = np.empty(len(X), np.float32)
+        order = np.argsort(self.labels, kind="stable")
+        prototypes = self.prototypes[order].astype(np.float32)
+        clusters, starts = np.unique(self.labels[order], return_index=True)
+        norms = np.einsum("pd,pd->p", prototypes, prototypes)
+        chunk = max(1, 2**24 // len(prototypes))
+        for begin in range(0, len(X), chunk):
+            rows = X[begin : begin + chunk]
+            squared = norms - 2 * rows @ prototypes.T + np.einsum("nd,nd->n", rows, rows)[:, None]
+            nearest = np.sqrt(np.maximum(np.minimum.reduceat(squared, starts, axis=1), 0))
+            first = nearest.argmin(axis=1)
+            a = nearest[np.arange(len(rows)), first]
+            nearest[np.arange(len(rows)), first] = np.inf
+            b = nearest.min(axis=1)
+            part = slice(begin, begin + len(rows))
+            labels[part] = clusters[first]
+            confidence[part] = np.where(np.isfinite(b) & (b > 0), 1 - a / np.where(b > 0, b, 1), 1 * (b > 0))
+        return labels, confidence.clip(0, 1)
+
+
+def require_rows(space: Space, n_clusters: int) -> None:
+    """Refuse to make more clusters than there are rows.
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows than clusters.
+    """
+    if space.n_rows < n_clusters:
+        raise InputError(
+            f"{n_clusters} clusters were asked for and only {space.n_rows} rows are usable: lower n_clusters "
+            "and naming_budget in the section 'trials' of the configuration"
+        )

@@ -1,0 +1,206 @@
+"""The density hierarchy of a neighbour graph: what HDBSCAN, DBSCAN and GLOSH read their answers from.
+
+HDBSCAN (Campello, Moulavi, Sander 2013) builds the spanning tree of the mutual-reachability graph. The tree of
+the k-nearest-neighbour graph, with its components joined, is that tree wherever the edges it needs are among
+the neighbours. Condensing it, extracting clusters and scoring outliers is left to the package `hdbscan`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+
+from iv_pipeline.learn.neighbors import nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from iv_pipeline.learn.neighbors import NeighborGraph
+
+REPRESENTATIVES = 200
+"""Points of a component that look for the nearest point outside of it."""
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Single linkage of the mutual-reachability graph.
+
+    Attributes
+    ----------
+    core_distances
+        Shape ``(n_rows,)``, float32.
+    linkage
+        As in `scipy.cluster.hierarchy.linkage`, shape ``(n_rows - 1, 4)``, float64.
+    """
+
+    core_distances: NDArray[np.float32]
+    linkage: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DensityClusters:
+    """Labels of a density method.
+
+    Attributes
+    ----------
+    labels
+        Cluster of each row, −1 for noise, shape ``(n_rows,)``, int32.
+    probabilities
+        How firmly each row belongs to its cluster, in [0, 1], 0 for noise, shape ``(n_rows,)``, float32.
+    """
+
+    labels: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+
+
+def build_hierarchy(X: NDArray[np.float32], graph: NeighborGraph, min_samples: int) -> Hierarchy:
+    """The density hierarchy of the rows of `X`.
+
+    Parameters
+    ----------
+    X
+        Shape ``(n_rows, n_features)``; used to join components of the graph.
+    graph
+        Neighbours of the rows of `X`.
+    min_samples
+        Neighbours that make a point dense.
+    """
+    from hdbscan._hdbscan_linkage import label
+
+    core = graph.core_distances(min_samples)
+    tree = _spanning_tree(X, graph, core)
+    tree = tree[np.argsort(tree[:, 2], kind="stable")]
+    return Hierarchy(core, label(np.ascontiguousarray(tree)))
+
+
+def _spanning_tree(
+    X: NDArray[np.float32], graph: NeighborGraph, core: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Edges ``(from, to, mutual reachability)`` of a minimum spanning tree, shape ``(n_rows - 1, 3)``."""
+    n_rows = graph.n_rows
+    rows = np.repeat(np.arange(n_rows, dtype=np.int32), graph.n_neighbors)
+    columns = graph.indices.ravel()
+    weights = np.maximum(graph.distances.ravel(), np.maximum(core[rows], core[columns]))
+    edges = (rows, columns, weights.astype(np.float64))
+    while True:
+        forest = _minimum_forest(edges, n_rows)
+        n_components, component = connected_components(
+            coo_array((np.ones(len(forest[0])), forest[:2]), shape=(n_rows, n_rows)), directed=False
+        )
+        if n_components == 1:
+            return np.column_stack(forest).astype(np.float64)
+        bridges = _bridges(X, core, component, n_components)
+        edges = tuple(np.concatenate(pair) for pair in zip(forest, bridges, strict=True))  # type: ignore[assignment]
+
+
+def _minimum_forest(
+    edges: tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]], n_rows: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """The edges of a minimum spanning forest; edges in both directions and of weight 0 are fine."""
+    low, high = np.minimum(edges[0], edges[1]), np.maximum(edges[0], edges[1])
+    proper = low != high
+    key = low[proper].astype(np.int64) * n_rows + high[proper]
+    # scipy reads a stored 0 as "no edge": the smallest float keeps it an edge of no length
+    weight = np.maximum(edges[2][proper], np.finfo(np.float64).tiny)
+    order = np.lexsort((weight, key))
+    key, weight = key[order], weight[order]
+    first = np.concatenate([[True], key[1:] != key[:-1]])
+    key, weight = key[first], weight[first]
+    sparse = coo_array((weight, (key // n_rows, key % n_rows)), shape=(n_rows, n_rows)).tocsr()
+    tree = minimum_spanning_tree(sparse).tocoo()
+    length = np.where(tree.data <= np.finfo(np.float64).tiny, 0.0, tree.data)
+    return tree.row, tree.col, length
+
+
+def _bridges(
+    X: NDArray[np.float32], core: NDArray[np.float32], component: NDArray[np.int32], n_components: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """For every component but the largest, an edge to the nearest point outside of it.
+
+    Each component sends its densest points; as in Borůvka's algorithm the number of components at least
+    halves with each round.
+    """
+    sizes = np.bincount(component, minlength=n_components)
+    ends: list[tuple[int, int, float]] = []
+    order = np.lexsort((core, component))
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    for c in np.argsort(sizes, kind="stable")[:-1]:
+        members = order[starts[c] : starts[c + 1]][:REPRESENTATIVES]
+        outside = np.flatnonzero(component != c)
+        found = outside[nearest(X[members], X[outside], 1)[:, 0]]
+        gap = np.linalg.norm((X[members] - X[found]).astype(np.float64), axis=1)
+        reach = np.maximum(gap, np.maximum(core[members], core[found]))
+        best = int(reach.argmin())
+        ends.append((int(members[best]), int(found[best]), float(reach[best])))
+    sources, targets, reaches = zip(*ends, strict=True)
+    return np.array(sources), np.array(targets), np.array(reaches)
+
+
+def extract_hdbscan(
+    hierarchy: Hierarchy, min_cluster_size: int, method: str = "eom"
+) -> tuple[DensityClusters, NDArray[np.float32]]:
+    """HDBSCAN's clusters, and GLOSH's outlier scores.
+
+    Parameters
+    ----------
+    hierarchy
+        Of the rows.
+    min_cluster_size
+        Smaller groups are noise.
+    method
+        ``"eom"`` (excess of mass) or ``"leaf"``.
+
+    Returns
+    -------
+    clusters
+        Labels and probabilities.
+    scores
+        GLOSH, in [0, 1], shape ``(n_rows,)``, float32 (Campello et al. 2015).
+    """
+    from hdbscan._hdbscan_tree import condense_tree, outlier_scores
+    from hdbscan.hdbscan_ import _tree_to_labels
+
+    labels, probabilities, _, _, _ = _tree_to_labels(
+        None, hierarchy.linkage, min_cluster_size=min_cluster_size, cluster_selection_method=method
+    )
+    scores = outlier_scores(condense_tree(hierarchy.linkage, min_cluster_size))
+    clusters = DensityClusters(labels.astype(np.int32), probabilities.astype(np.float32))
+    return clusters, np.nan_to_num(scores, nan=1.0).clip(0, 1).astype(np.float32)
+
+
+def extract_dbscan(
+    hierarchy: Hierarchy, graph: NeighborGraph, eps: float, min_cluster_size: int
+) -> DensityClusters:
+    """DBSCAN's clusters: the hierarchy cut at `eps`, and border points put to their nearest dense neighbour.
+
+    Parameters
+    ----------
+    hierarchy, graph
+        Of the same rows.
+    eps
+        Radius within which a dense point has `min_samples` neighbours.
+    min_cluster_size
+        Smaller groups are noise.
+    """
+    from hdbscan._hdbscan_tree import labelling_at_cut
+
+    labels = labelling_at_cut(hierarchy.linkage, eps, min_cluster_size).astype(np.int32)
+    dense = hierarchy.core_distances <= eps
+    labels[~dense] = -1  # the cut leaves each of them a cluster of its own
+    neighbor_labels = np.where(dense[graph.indices] & (graph.distances <= eps), labels[graph.indices], -1)
+    reached = (neighbor_labels >= 0) & ~dense[:, None]
+    border = reached.any(axis=1)
+    labels[border] = neighbor_labels[border, reached[border].argmax(axis=1)]
+    density = np.where(hierarchy.core_distances > 0, eps / np.maximum(hierarchy.core_distances, 1e-30), 1)
+    probabilities = np.where(labels >= 0, np.minimum(density, 1), 0)
+    return DensityClusters(_compact(labels), probabilities.astype(np.float32))
+
+
+def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Labels without gaps, 0 the first of them; noise stays −1."""
+    used, compact = np.unique(labels, return_inverse=True)
+    return (compact - int(used[0] == -1)).astype(np.int32) if len(used) else labels

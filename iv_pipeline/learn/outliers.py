@@ -1,0 +1,155 @@
+"""Outlier scores of a descriptor: four methods, made comparable, and their ensemble.
+
+Neighbour-based methods read the shared graph, whose neighbourhoods are wide on purpose: twenty overexposed
+frames are each other's neighbours, and only a neighbourhood larger than the clump sees that they are far away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.learn.hierarchy import extract_hdbscan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from iv_pipeline.learn.hierarchy import Hierarchy
+    from iv_pipeline.learn.neighbors import NeighborGraph
+
+METHODS = ("isolation_forest", "knn_distance", "lof", "glosh")
+HALF_SCORE_DEVIATIONS = 3.0
+"""Robust standard deviations above the median at which a score reaches one half."""
+
+
+def score_outliers(
+    X: NDArray[np.float32], graph: NeighborGraph, hierarchy: Hierarchy, seed: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """A score in [0, 1] of each row by each of `METHODS`, and their mean as ``score``.
+
+    Parameters
+    ----------
+    X
+        Shape ``(n_rows, n_features)``, float32, finite.
+    graph, hierarchy
+        Of the rows of `X`.
+    seed
+        Of the isolation forest.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Each of shape ``(n_rows,)``, float32.
+    """
+    min_cluster_size = max(5, graph.n_neighbors // 2)
+    raw = {
+        "isolation_forest": isolation_scores(X, seed),
+        "knn_distance": graph.distances.mean(axis=1, dtype=np.float64),
+        "lof": local_outlier_factor(graph),
+        "glosh": extract_hdbscan(hierarchy, min_cluster_size)[1],
+    }
+    scores = {name: unify(raw[name]) for name in METHODS}
+    scores["score"] = np.mean([scores[name] for name in METHODS], axis=0, dtype=np.float64).astype(np.float32)
+    return scores
+
+
+def isolation_scores(X: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+    """How few random splits isolate a row (Liu, Ting, Zhou 2008), in (0, 1], shape ``(n_rows,)``."""
+    from sklearn.ensemble import IsolationForest
+
+    forest = IsolationForest(n_estimators=100, random_state=seed).fit(X)
+    scores = [-forest.score_samples(X[i : i + 65_536]) for i in range(0, len(X), 65_536)]
+    return np.concatenate(scores).astype(np.float64)
+
+
+def local_outlier_factor(graph: NeighborGraph) -> NDArray[np.float64]:
+    """Local outlier factor (Breunig et al. 2000) with the graph's neighbourhoods, shape ``(n_rows,)``.
+
+    As in `sklearn.neighbors.LocalOutlierFactor`, with the sign turned: about 1 inside a cluster, larger outside.
+    """
+    k_distance = graph.distances[:, -1]
+    reach = np.maximum(graph.distances, k_distance[graph.indices])
+    density = 1 / (reach.mean(axis=1, dtype=np.float64) + 1e-10)
+    factor: NDArray[np.float64] = density[graph.indices].mean(axis=1) / density
+    return factor
+
+
+def unify(raw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Scores of any scale as scores in [0, 1) that methods share, in the same order.
+
+    Robust deviations `z` above the median map to ``z / (z + 3)``, so that 0 is "not above the middle" and one
+    half "three deviations out"; unlike Gaussian scaling (Kriegel et al. 2011) it never saturates.
+    """
+    values = np.asarray(raw, np.float64)
+    middle = np.median(values)
+    spread = 1.4826 * np.median(np.abs(values - middle))
+    if spread <= 0:
+        spread = values.std() or 1.0
+    z = np.maximum((values - middle) / spread, 0)
+    return (z / (z + HALF_SCORE_DEVIATIONS)).astype(np.float32)
+
+
+def flag(scores: NDArray[np.float32], contamination: float) -> NDArray[np.bool_]:
+    """The highest scores, up to the share `contamination`, shape ``(n_rows,)``; ties at the edge are left out."""
+    n_flagged = int(contamination * len(scores))
+    if n_flagged == 0:
+        return np.zeros(len(scores), dtype=bool)
+    edge = np.partition(scores, len(scores) - n_flagged - 1)[len(scores) - n_flagged - 1]
+    return scores > edge
+
+
+def combine_outliers(
+    descriptors: Mapping[str, pd.DataFrame], quality: pd.DataFrame | None, order: Sequence[str]
+) -> pd.DataFrame:
+    """Rank all images over all descriptors and the look of the image itself.
+
+    An image is suspicious if its picture is bad, or if several networks find it strange: ``1 - (1 - q)(1 - d)``
+    with `q` the score of its quality and `d` the mean of its scores by descriptor.
+
+    Parameters
+    ----------
+    descriptors
+        By name, frames with `image_path`, `score`, `is_outlier` and the methods' scores.
+    quality
+        Frame with `image_path`, `score` and `reasons`; None without pictures.
+    order
+        Image paths of the delivery.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `image_path`, `score`, `reasons` and the share of the score that each part gave, highest score first.
+    """
+    index = pd.Index(order, name="image_path")
+    scores = pd.DataFrame(
+        {name: frame.set_index("image_path")["score"].reindex(index) for name, frame in descriptors.items()},
+        index=index,
+    )
+    strange = scores.mean(axis=1).fillna(0)
+    reasons = pd.Series("", index=index)
+    if quality is not None:
+        by_path = quality.set_index("image_path").reindex(index)
+        bad = by_path["score"].fillna(0)
+        reasons = by_path["reasons"].fillna("").astype(str)
+    else:
+        bad = pd.Series(0.0, index=index)
+    flagged = {
+        name: frame.set_index("image_path")["is_outlier"].reindex(index, fill_value=False)
+        for name, frame in descriptors.items()
+    }
+    for name, flags in flagged.items():
+        words = f"far from what {name} knows"
+        reasons = reasons.where(~flags, reasons.where(reasons == "", reasons + "; ") + words)
+    combined = pd.DataFrame(
+        {
+            "score": 1 - (1 - bad) * (1 - strange),
+            "reasons": reasons,
+            "quality_score": bad,
+            "descriptor_score": strange,
+        }
+    )
+    return combined.reset_index().sort_values("score", ascending=False, kind="stable", ignore_index=True)

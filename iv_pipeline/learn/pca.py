@@ -1,0 +1,143 @@
+"""Principal components of scaled data, from the covariance of the raw descriptor.
+
+Scaling is a diagonal matrix S, so the covariance of the scaled data is S·C·S: its eigenvectors are the
+components, and scaler and PCA together are a single affine map of the raw rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.linalg import eigh
+
+from iv_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from iv_pipeline.learn.statistics import Statistics
+    from iv_pipeline.scaler import Scaler
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Scaler and principal components as one affine map.
+
+    Attributes
+    ----------
+    mean
+        Of the raw features, shape ``(n_features,)``, float64.
+    scale
+        Of the scaler, shape ``(n_features,)``, float64.
+    components
+        Orthonormal rows in the scaled space, shape ``(n_components, n_features)``, float64; the entry of
+        largest magnitude of each is positive, as in scikit-learn.
+    explained_variance
+        Of each component, shape ``(n_components,)``, float64, descending.
+    total_variance
+        Of the scaled data.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    components: NDArray[np.float64]
+    explained_variance: NDArray[np.float64]
+    total_variance: float
+
+    @property
+    def n_components(self) -> int:
+        """Number of components."""
+        return len(self.components)
+
+    @property
+    def explained_variance_ratio(self) -> NDArray[np.float64]:
+        """Share of the variance that each component explains, shape ``(n_components,)``."""
+        return self.explained_variance / self.total_variance
+
+    def transform(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Reduced rows, shape ``(n_rows, n_components)``, float32."""
+        return Projection([self])(rows)[0]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The map as plain arrays."""
+        return {
+            "mean": self.mean,
+            "scale": self.scale,
+            "components": self.components,
+            "explained_variance": self.explained_variance,
+            "total_variance": np.asarray(self.total_variance),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PCA:
+        """The inverse of `to_arrays`."""
+        return cls(**{**arrays, "total_variance": float(arrays["total_variance"])})  # type: ignore[arg-type]
+
+
+def fit_pca(statistics: Statistics, scaler: Scaler, variance: float, max_components: int) -> PCA:
+    """The fewest components of the scaled data that keep a share of its variance.
+
+    Parameters
+    ----------
+    statistics
+        Of the raw data.
+    scaler
+        Fitted on the same statistics.
+    variance
+        Share of the variance to keep, in (0, 1].
+    max_components
+        At most so many components, whatever they keep.
+
+    Raises
+    ------
+    InputError
+        If every feature is constant.
+    """
+    n_features = statistics.n_features
+    scaled = statistics.covariance / np.outer(scaler.scale, scaler.scale)
+    total = float(np.trace(scaled))
+    if not (statistics.standard_deviation > 0).any():
+        raise InputError("every feature is constant: there is nothing to reduce or to cluster")
+    most = min(max_components, n_features, max(statistics.n_usable - 1, 1))
+    values, vectors = eigh(scaled, subset_by_index=(n_features - most, n_features - 1), driver="evr")
+    values, components = np.maximum(values[::-1], 0), vectors.T[::-1]
+    share = np.cumsum(values) / total
+    n_components = min(int(np.searchsorted(share, variance) + 1), most)
+    components = components[:n_components]
+    largest = np.abs(components).argmax(axis=1)
+    signs = np.sign(components[np.arange(n_components), largest])
+    return PCA(
+        mean=statistics.mean,
+        scale=scaler.scale,
+        components=components * signs[:, None],
+        explained_variance=values[:n_components],
+        total_variance=total,
+    )
+
+
+class Projection:
+    """Several maps of the same data in one multiplication.
+
+    Parameters
+    ----------
+    maps
+        Fitted on the same statistics, so that they share a mean.
+    """
+
+    def __init__(self, maps: Sequence[PCA]) -> None:
+        stacked = np.concatenate([(pca.components / pca.scale).T for pca in maps], axis=1)
+        self._mean = maps[0].mean.astype(np.float32)
+        self._matrix = stacked.astype(np.float32)
+        # what rounding the mean to float32 left over, mapped like the rest
+        self._residue = ((self._mean - maps[0].mean) @ stacked).astype(np.float32)
+        self._ends = np.cumsum([pca.n_components for pca in maps])[:-1]
+
+    def __call__(self, rows: NDArray[np.floating[Any]]) -> list[NDArray[np.float32]]:
+        """Reduce raw rows, shape ``(n_rows, n_features)``, to one float32 matrix for each map."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            reduced = (rows.astype(np.float32, copy=False) - self._mean) @ self._matrix + self._residue
+        return [np.ascontiguousarray(part) for part in np.split(reduced, self._ends, axis=1)]

@@ -1,0 +1,363 @@
+"""Choosing a clustering without labels.
+
+Candidates are compared at the *naming budget*, the number of clusters that a person is willing to name. The
+leading criterion is **cross-descriptor predictability**: a cluster that shows something real can be predicted
+from a descriptor that took no part in it, a cluster that is an artefact of one network cannot. Where no other
+descriptor exists, **stability** leads: do clusterings of disjoint parts agree on a third?
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Clustering, Space
+from iv_pipeline.learn.neighbors import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+PREDICTOR_NEIGHBORS = 15
+SILHOUETTE_ROWS = 2_000
+BUDGET_TOLERANCE = 0.7
+"""Clusterings with fewer than this share of the budget are not compared with those that use it."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Predicts the clusters of some rows from their neighbours among others, in a descriptor of its own.
+
+    Attributes
+    ----------
+    known
+        Rows whose cluster is given, shape ``(n_rows, n_neighbors)``, int64: for each row to predict, its
+        neighbours.
+    rows
+        Rows to predict, shape ``(n_rows,)``, int64.
+    """
+
+    known: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def score(self, labels: NDArray[np.int32]) -> float:
+        """Adjusted mutual information of predicted and given clusters, at most 1, about 0 by chance."""
+        from sklearn.metrics import adjusted_mutual_info_score
+
+        shifted = labels.astype(np.int64) - NOISE  # noise is predicted like a cluster
+        n_labels = int(shifted.max()) + 1
+        flat = shifted[self.known] + np.arange(len(self.rows))[:, None] * n_labels
+        votes = np.bincount(flat.ravel(), minlength=len(self.rows) * n_labels).reshape(-1, n_labels)
+        return float(adjusted_mutual_info_score(shifted[self.rows], votes.argmax(axis=1)))
+
+
+def fit_predictor(view: NDArray[np.float32], seed: int = 0) -> Predictor:
+    """A k-nearest-neighbour predictor that learns on one half of the rows and is judged on the other.
+
+    Parameters
+    ----------
+    view
+        The same rows in another descriptor, shape ``(n_rows, n_features)``; rows with NaN take no part.
+    seed
+        Of the halves.
+    """
+    rows = np.flatnonzero(np.isfinite(view).all(axis=1))
+    rows = np.random.default_rng(seed).permutation(rows)
+    learn, judge = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    found = nearest(view[judge], view[learn], PREDICTOR_NEIGHBORS)
+    return Predictor(learn[found], judge)
+
+
+@dataclass
+class Trial:
+    """One clustering of the sample, and how well it did."""
+
+    scaler: str
+    algorithm: str
+    tried: dict[str, Any]
+    clustering: Clustering
+    scores: dict[str, float]
+    seconds: float
+    kept: bool = False
+    won: bool = False
+
+    @property
+    def n_clusters(self) -> int:
+        """Number of clusters found."""
+        return self.clustering.n_clusters
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All trials, the winner among them, and why it won.
+
+    Attributes
+    ----------
+    trials
+        In the order in which they were made.
+    winner
+        The trial whose scaler, algorithm and parameters the final clustering takes.
+    reason
+        In one sentence.
+    criterion
+        The score that led.
+    """
+
+    trials: list[Trial]
+    winner: Trial
+    reason: str
+    criterion: str
+
+    def kept(self) -> dict[str, Trial]:
+        """For each algorithm, the trial that is fitted again on all rows."""
+        return {trial.algorithm: trial for trial in self.trials if trial.kept}
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a trial, JSON in the column `parameters`."""
+        return pd.DataFrame(
+            [
+                {
+                    "scaler": trial.scaler,
+                    "algorithm": trial.algorithm,
+                    "parameters": json.dumps(trial.clustering.parameters),
+                    "tried": json.dumps(trial.tried),
+                    "n_clusters": trial.n_clusters,
+                    "noise_share": trial.clustering.noise_share,
+                    **trial.scores,
+                    "seconds": trial.seconds,
+                    "kept": trial.kept,
+                    "won": trial.won,
+                    "criterion": self.criterion,
+                    "reason": self.reason if trial.won else "",
+                }
+                for trial in self.trials
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a clustering of the sample is judged by, apart from its own vectors.
+
+    Attributes
+    ----------
+    predictors
+        One for each descriptor that takes no part in what is clustered.
+    identities
+        Code of the vehicle of each row, −1 where unknown, shape ``(n_rows,)``; None without identities.
+    seed
+        Of the parts that stability is measured on and of the rows for the silhouette.
+    """
+
+    predictors: Mapping[str, Predictor] = field(default_factory=dict)
+    identities: NDArray[np.int64] | None = None
+    seed: int = 0
+
+    def score(
+        self,
+        space: Space,
+        clustering: Clustering,
+        refit: Callable[[Space], Clustering] | None,
+    ) -> dict[str, float]:
+        """All criteria; NaN where one has no meaning."""
+        by_view = {name: predictor.score(clustering.labels) for name, predictor in self.predictors.items()}
+        return {
+            "predictability": float(np.mean(list(by_view.values()))) if by_view else np.nan,
+            "stability": _stability(space, clustering, refit, self.seed),
+            "identity": _identity(clustering.labels, self.identities),
+            **internal_scores(space.X, clustering.labels, self.seed),
+        }
+
+
+def internal_scores(X: NDArray[np.float32], labels: NDArray[np.int32], seed: int = 0) -> dict[str, float]:
+    """Calinski–Harabasz, Davies–Bouldin and silhouette of the rows that are in a cluster.
+
+    Parameters
+    ----------
+    X
+        Shape ``(n_rows, n_features)``.
+    labels
+        Shape ``(n_rows,)``, −1 for noise.
+    seed
+        Of the rows that the silhouette is computed on, at most `SILHOUETTE_ROWS`.
+    """
+    from sklearn import metrics
+
+    inside = labels != NOISE
+    X, labels = X[inside], labels[inside]
+    n_clusters = len(np.unique(labels))
+    if not 2 <= n_clusters < len(labels):
+        return dict.fromkeys(("calinski_harabasz", "davies_bouldin", "silhouette"), np.nan)
+    rows = np.random.default_rng(seed).permutation(len(labels))[:SILHOUETTE_ROWS]
+    some = len(np.unique(labels[rows]))
+    return {
+        "calinski_harabasz": float(metrics.calinski_harabasz_score(X, labels)),
+        "davies_bouldin": float(metrics.davies_bouldin_score(X, labels)),
+        "silhouette": float(metrics.silhouette_score(X[rows], labels[rows]))
+        if 2 <= some < len(rows)
+        else np.nan,
+    }
+
+
+def _stability(
+    space: Space, clustering: Clustering, refit: Callable[[Space], Clustering] | None, seed: int
+) -> float:
+    """Adjusted Rand index, on a third of the rows, of clusterings fitted on the other two thirds each."""
+    from sklearn.metrics import adjusted_rand_score
+
+    if refit is None or clustering.model is None or space.n_rows < 3 * clustering.n_clusters:
+        return np.nan
+    rows = np.random.default_rng(seed).permutation(space.n_rows)
+    first, second, third = np.array_split(rows, 3)
+    labels = []
+    for part in (first, second):
+        model = refit(Space(space.X[np.sort(part)], space.seed, space.n_neighbors, space.min_samples)).model
+        if model is None:
+            return np.nan
+        labels.append(model.predict(space.X[third])[0])
+    return float(adjusted_rand_score(*labels))
+
+
+def _identity(labels: NDArray[np.int32], identities: NDArray[np.int64] | None) -> float:
+    """How much likelier two photos of one vehicle share a cluster than two photos at random.
+
+    ``(p - c) / (1 - c)`` with `p` the share of pairs of one vehicle in one cluster and `c` that of all pairs:
+    1 if photos of a vehicle always fall together, 0 by chance.
+    """
+    if identities is None:
+        return np.nan
+    known = identities >= 0
+    labels, identities = labels[known], identities[known]
+    if len(labels) < 2:
+        return np.nan
+    joint = pd.Series(1, index=range(len(labels))).groupby([identities, labels]).size().to_numpy()
+    vehicles = np.unique(identities, return_counts=True)[1]
+    clusters = np.unique(labels, return_counts=True)[1]
+    pairs = (vehicles * (vehicles - 1)).sum()
+    if not pairs:
+        return np.nan
+    together = (joint * (joint - 1)).sum() / pairs
+    chance = (clusters * (clusters - 1)).sum() / (len(labels) * (len(labels) - 1))
+    return float((together - chance) / (1 - chance)) if chance < 1 else np.nan
+
+
+def run_trials(
+    spaces: Mapping[str, Space],
+    judge: Judge,
+    *,
+    n_clusters: Sequence[int],
+    naming_budget: int,
+    algorithms: Sequence[str] = tuple(ALGORITHMS),
+    fixed: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Selection:
+    """Try every scaler × algorithm × parameters on the sample, and choose.
+
+    Parameters
+    ----------
+    spaces
+        The sample's reduced vectors by scaler.
+    judge
+        What the clusterings are judged by.
+    n_clusters
+        Numbers of clusters tried; those above the budget are left out, the budget is always among them.
+    naming_budget
+        Clusters that a person is willing to name.
+    algorithms
+        Names in `ALGORITHMS`.
+    fixed
+        What a person chose: `scaler`, `algorithm`, `n_clusters`, each optional.
+    progress
+        Told what was tried.
+
+    Raises
+    ------
+    iv_pipeline.errors.InputError
+        If there are fewer rows than clusters.
+    """
+    chosen = {key: value for key, value in (fixed or {}).items() if value is not None}
+    budget = chosen.get("n_clusters", naming_budget)
+    counts = tuple(sorted({k for k in n_clusters if k <= budget} | {budget}))
+    trials: list[Trial] = []
+    for scaler, space in spaces.items():
+        for name in algorithms:
+            for parameters in ALGORITHMS[name].grid(counts):
+                trials.append(_try(space, scaler, name, parameters, judge, budget))
+        progress(f"{scaler}: {sum(t.scaler == scaler for t in trials)} clusterings tried")
+    return _select(trials, budget, chosen)
+
+
+def _try(
+    space: Space, scaler: str, name: str, parameters: dict[str, Any], judge: Judge, budget: int
+) -> Trial:
+    began = time.perf_counter()
+    algorithm = ALGORITHMS[name]
+    clustering = algorithm.fit(space, parameters)
+    seconds = time.perf_counter() - began
+    at_budget = clustering.n_clusters >= BUDGET_TOLERANCE * budget
+    refit = (lambda part: algorithm.fit(part, parameters)) if at_budget else None
+    return Trial(scaler, name, parameters, clustering, judge.score(space, clustering, refit), seconds)
+
+
+def _select(trials: list[Trial], budget: int, chosen: Mapping[str, Any]) -> Selection:
+    """The winner: the best leading score among the candidates at the budget."""
+    criterion = "predictability"
+    if all(np.isnan(trial.scores[criterion]) for trial in trials):
+        criterion = "stability"
+    allowed = [
+        trial
+        for trial in trials
+        if chosen.get("scaler", trial.scaler) == trial.scaler
+        and chosen.get("algorithm", trial.algorithm) == trial.algorithm
+    ]
+    at_budget = [t for t in allowed if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
+    candidates = at_budget or allowed
+    winner = max(candidates, key=lambda trial: _rank(trial, criterion))
+    winner.won = True
+    for trials_of in _by_algorithm(t for t in trials if t.scaler == winner.scaler).values():
+        within = [t for t in trials_of if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
+        best = winner if winner in trials_of else max(within or trials_of, key=lambda t: _rank(t, criterion))
+        best.kept = True
+    return Selection(trials, winner, _reason(winner, candidates, criterion, budget, chosen), criterion)
+
+
+def _rank(trial: Trial, criterion: str) -> float:
+    """The leading score; clusterings that have none come last, by how many rows they cluster at all."""
+    score = trial.scores[criterion]
+    return score if np.isfinite(score) else -1 - trial.clustering.noise_share
+
+
+def _by_algorithm(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
+    groups: dict[str, list[Trial]] = OrderedDict()
+    for trial in trials:
+        groups.setdefault(trial.algorithm, []).append(trial)
+    return groups
+
+
+def _reason(
+    winner: Trial, candidates: list[Trial], criterion: str, budget: int, chosen: Mapping[str, Any]
+) -> str:
+    what = (
+        "other descriptors predict its clusters best"
+        if criterion == "predictability"
+        else "no other descriptor took part, and it agrees best with itself on disjoint parts"
+    )
+    others = [t for t in candidates if t is not winner and np.isfinite(t.scores[criterion])]
+    score = winner.scores[criterion]
+    sentence = (
+        f"{winner.algorithm} on {winner.scaler} with {winner.n_clusters} clusters: of {len(candidates)} "
+        f"candidates at the naming budget of {budget}, {what} ({criterion} {score:.3f}"
+    )
+    if others:
+        second = max(others, key=lambda t: t.scores[criterion])
+        runner_up = f"{second.algorithm} on {second.scaler} {second.scores[criterion]:.3f}"
+        sentence += f"; next {runner_up}"
+    fixed = ", ".join(f"{key} {value}" for key, value in chosen.items())
+    return f"{sentence})" + (f"; fixed in the configuration: {fixed}" if fixed else "")

@@ -1,0 +1,254 @@
+"""Sufficient statistics of a descriptor: everything linear, from one pass over its batches.
+
+Count, mean, extremes, quartiles and covariance are enough to write down every scaler and the PCA behind
+each of them without reading a scaled matrix. Batches are float32, sums are float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.linalg.blas import ssyrk
+
+from iv_pipeline.engine import BatchedMatrix, blas_threads, map_ordered
+from iv_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+QUARTILES = (0.25, 0.5, 0.75)
+SYRK_ROWS = 2048
+"""Rows multiplied at once: short float32 sums, and a shifted copy that stays in the cache's reach."""
+QUARTILE_BUFFER_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of the usable rows (those without NaN or infinite values) of a descriptor.
+
+    Attributes
+    ----------
+    n_rows
+        All rows, usable or not.
+    unusable
+        Rows with a NaN or infinite value, ascending, shape ``(n_unusable,)``, int64.
+    mean, minimum, maximum
+        Shape ``(n_features,)``, float64.
+    quartiles
+        Shape ``(3, n_features)``, float64; interpolated linearly, as `numpy.percentile` does.
+    covariance
+        Shape ``(n_features, n_features)``, float64, divided by the number of usable rows.
+    """
+
+    n_rows: int
+    unusable: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    minimum: NDArray[np.float64]
+    maximum: NDArray[np.float64]
+    quartiles: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @property
+    def n_usable(self) -> int:
+        """Rows without NaN or infinite values."""
+        return self.n_rows - len(self.unusable)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return len(self.mean)
+
+    @cached_property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which rows are usable, shape ``(n_rows,)``."""
+        mask = np.ones(self.n_rows, dtype=bool)
+        mask[self.unusable] = False
+        return mask
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Which features have one value in all usable rows, shape ``(n_features,)``."""
+        return self.minimum == self.maximum
+
+    @property
+    def standard_deviation(self) -> NDArray[np.float64]:
+        """Shape ``(n_features,)``, float64; exactly 0 for constant features."""
+        variance = np.where(self.constant, 0, np.diag(self.covariance))
+        return np.sqrt(np.maximum(variance, 0))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """The statistics as plain arrays."""
+        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Statistics:
+        """The inverse of `to_arrays`."""
+        return cls(int(arrays["n_rows"]), **{k: v for k, v in arrays.items() if k != "n_rows"})
+
+
+def finite_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Which rows hold neither NaN nor infinity, shape ``(n_rows,)``.
+
+    A finite sum proves a row finite at the price of one reduction; only the others are looked at closely.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(rows.sum(axis=1))
+    doubtful = np.flatnonzero(~finite)
+    if len(doubtful):
+        finite[doubtful] = np.isfinite(rows[doubtful]).all(axis=1)
+    return finite
+
+
+@dataclass
+class _Moments:
+    """Sums over some batches of ``z = (x - shift) / scale``."""
+
+    count: int
+    total: NDArray[np.float64]
+    products: NDArray[np.float64]
+    minimum: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+
+    def add(self, other: _Moments) -> None:
+        self.count += other.count
+        self.total += other.total
+        self.products += other.products
+        np.minimum(self.minimum, other.minimum, out=self.minimum)
+        np.maximum(self.maximum, other.maximum, out=self.maximum)
+
+
+def compute_statistics(matrix: BatchedMatrix) -> Statistics:
+    """Statistics of a descriptor.
+
+    Rows are shifted by a first guess of the mean and divided by a power of two before they are squared in
+    float32, so that neither an offset nor the scale of a feature costs precision.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(n_rows, n_features)``, float32; read twice, once by rows and once by columns.
+
+    Raises
+    ------
+    InputError
+        If fewer than two rows are usable.
+    """
+    n_rows, n_features = matrix.shape
+    shift, scale = _first_guess(matrix)
+    moments = _Moments(
+        0,
+        np.zeros(n_features),
+        np.zeros((n_features, n_features)),
+        np.full(n_features, np.inf, np.float32),
+        np.full(n_features, -np.inf, np.float32),
+    )
+    usable = []
+    with blas_threads(1):  # the batches run in parallel
+        for part, finite in map_ordered(lambda i: _moments(matrix.batch(i), shift, scale), matrix.n_batches):
+            moments.add(part)
+            usable.append(finite)
+    mask = np.concatenate(usable)
+    if moments.count < 2:
+        raise InputError(
+            f"only {moments.count} of {n_rows:,} rows are free of NaN and infinite values; two are the least"
+        )
+    offset = moments.total / moments.count
+    upper = moments.products / moments.count - np.outer(offset, offset)
+    covariance = np.triu(upper) + np.triu(upper, 1).T
+    wide = scale.astype(np.float64)
+    return Statistics(
+        n_rows=n_rows,
+        unusable=np.flatnonzero(~mask),
+        mean=shift + offset * wide,
+        minimum=moments.minimum.astype(np.float64),
+        maximum=moments.maximum.astype(np.float64),
+        quartiles=compute_quantiles(matrix, mask, QUARTILES),
+        covariance=covariance * np.outer(wide, wide),
+    )
+
+
+def _first_guess(matrix: BatchedMatrix) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A value near the mean and a power of two near the spread of each feature, from the first rows."""
+    n_features = matrix.shape[1]
+    for i in range(matrix.n_batches):
+        rows = matrix.batch(i)
+        rows = rows[finite_rows(rows)].astype(np.float64)
+        if len(rows):
+            shift = rows.mean(axis=0).astype(np.float32)
+            spread = np.abs(rows - shift).max(axis=0)
+            exponent = np.where(spread > 0, np.frexp(spread)[1], 0).clip(-100, 100)
+            return shift, np.ldexp(np.float32(1), exponent).astype(np.float32)
+    return np.zeros(n_features, np.float32), np.ones(n_features, np.float32)
+
+
+def _moments(
+    rows: NDArray[np.float32], shift: NDArray[np.float32], scale: NDArray[np.float32]
+) -> tuple[_Moments, NDArray[np.bool_]]:
+    finite = finite_rows(rows)
+    if not finite.all():
+        rows = rows[finite]
+    n_features = rows.shape[1]
+    total = np.zeros(n_features)
+    products = np.zeros((n_features, n_features))
+    inverse = 1 / scale
+    for start in range(0, len(rows), SYRK_ROWS):
+        z = rows[start : start + SYRK_ROWS] - shift
+        z *= inverse
+        total += z.sum(axis=0, dtype=np.float64)
+        # ssyrk reads Fortran order: the transpose of a C-ordered block, without a copy
+        products += ssyrk(1.0, z.T)
+    if not len(rows):
+        empty = np.full(n_features, np.nan, np.float32)
+        return _Moments(0, total, products, np.fmin(empty, np.inf), np.fmax(empty, -np.inf)), finite
+    return _Moments(len(rows), total, products, rows.min(axis=0), rows.max(axis=0)), finite
+
+
+def compute_quantiles(
+    matrix: BatchedMatrix, usable: NDArray[np.bool_], shares: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Exact quantiles of every feature over the usable rows, shape ``(len(shares), n_features)``.
+
+    A block of columns at a time is gathered and partitioned, within a fixed buffer.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(n_rows, n_features)``.
+    usable
+        Shape ``(n_rows,)``.
+    shares
+        Quantiles in [0, 1]; interpolated linearly between order statistics.
+    """
+    n_features = matrix.shape[1]
+    n = int(usable.sum())
+    width = max(1, min(n_features, QUARTILE_BUFFER_BYTES // (4 * n)))
+    positions = np.array(shares) * (n - 1)
+    lower = np.floor(positions).astype(np.int64)
+    upper = np.minimum(lower + 1, n - 1)
+    kth = np.unique([lower, upper])
+    result = np.empty((len(shares), n_features))
+    everything = bool(usable.all())
+    for start in range(0, n_features, width):
+        stop = min(start + width, n_features)
+        columns = np.empty((stop - start, n), np.float32)
+        done, seen = 0, 0
+        for i in range(matrix.n_batches):
+            rows = matrix.batch(i)
+            block = rows[:, start:stop]
+            if not everything:
+                block = block[usable[seen : seen + len(rows)]]
+            columns[:, done : done + len(block)] = block.T
+            done += len(block)
+            seen += len(rows)
+        for _ in map_ordered(lambda j, columns=columns: columns[j].partition(kth), stop - start):
+            pass
+        low = columns[:, lower].astype(np.float64)
+        high = columns[:, upper].astype(np.float64)
+        result[:, start:stop] = (low + (high - low) * (positions - lower)).T
+    return result

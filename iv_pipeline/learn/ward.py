@@ -1,0 +1,74 @@
+"""Ward's hierarchy of weighted points."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def ward_merges(points: NDArray[np.floating[Any]], weights: NDArray[Any]) -> NDArray[np.float64]:
+    """Ward's merges of weighted points, by the nearest-neighbour chain (Murtagh 1983).
+
+    Merging clusters of weights u and v raises the within-cluster sum of squares by ``u v / (u + v)`` times the
+    squared distance of their centroids; the height is the square root of twice that, as in
+    `scipy.cluster.hierarchy.linkage`.
+
+    Parameters
+    ----------
+    points
+        Shape ``(n_points, n_features)``.
+    weights
+        How many rows each point stands for, shape ``(n_points,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Rows ``(a, b, height)`` by ascending height, shape ``(n_points - 1, 3)``; `a` and `b` are points of the
+        two clusters that merge.
+    """
+    centroids = points.astype(np.float64).copy()
+    mass = weights.astype(np.float64).copy()
+    active = np.ones(len(points), dtype=bool)
+    merges: list[tuple[int, int, float]] = []
+    chain: list[int] = []
+    while len(merges) < len(points) - 1:
+        if not chain:
+            chain.append(int(active.argmax()))
+        tip = chain[-1]
+        difference = centroids - centroids[tip]
+        cost = np.einsum("nd,nd->n", difference, difference) * (mass * mass[tip] / (mass + mass[tip]))
+        cost[~active] = np.inf
+        cost[tip] = np.inf
+        nearest = int(cost.argmin())
+        if len(chain) > 1 and cost[chain[-2]] <= cost[nearest]:
+            nearest = chain[-2]  # ties go back along the chain, or it would run in circles
+            del chain[-2:]
+            merges.append((nearest, tip, float(np.sqrt(2 * cost[nearest]))))
+            total = mass[nearest] + mass[tip]
+            centroids[nearest] = (mass[nearest] * centroids[nearest] + mass[tip] * centroids[tip]) / total
+            mass[nearest] = total
+            active[tip] = False
+        else:
+            chain.append(nearest)
+    table = np.array(merges, dtype=np.float64).reshape(-1, 3)
+    return table[np.argsort(table[:, 2], kind="stable")]
+
+
+def cut_tree(merges: NDArray[np.float64], n_points: int, n_clusters: int) -> NDArray[np.int32]:
+    """Cluster of each point after all but the last ``n_clusters - 1`` merges, shape ``(n_points,)``, int32."""
+    parent = np.arange(n_points)
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = int(parent[i])
+        return i
+
+    for a, b, _ in merges[: max(n_points - n_clusters, 0)]:
+        parent[root(int(b))] = root(int(a))
+    roots = np.array([root(i) for i in range(n_points)])
+    return np.unique(roots, return_inverse=True)[1].astype(np.int32)

@@ -1,0 +1,52 @@
+"""What a stage costs: seconds, and the most anonymous memory it held."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Self
+
+import psutil
+
+INTERVAL_SECONDS = 0.05
+
+
+class Meter:
+    """Watches this process from entering the block until it is left.
+
+    Anonymous memory is what cannot be read again from a file: the page cache behind a memory map does not count.
+
+    Attributes
+    ----------
+    peak_anonymous_bytes
+        The highest reading so far; readings are `INTERVAL_SECONDS` apart.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._stop = threading.Event()
+        self._process = psutil.Process()
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="meter")
+        self.peak_anonymous_bytes = self._anonymous_bytes()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the block was entered."""
+        return time.perf_counter() - self._began
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(INTERVAL_SECONDS):
+            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, self._anonymous_bytes())
+
+    def _anonymous_bytes(self) -> int:
+        memory = self._process.memory_info()
+        return int(memory.rss - getattr(memory, "shared", 0))

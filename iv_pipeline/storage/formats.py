@@ -1,0 +1,81 @@
+"""How a value is written to a file and read again, by the file's suffix."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.storage.scaled import read_scaled
+from iv_pipeline.storage.tables import replacing, write_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from upath import UPath
+
+
+@dataclass(frozen=True)
+class Format:
+    """Reads and writes one kind of file; a write replaces the file only when it is whole."""
+
+    read: Callable[[UPath], Any]
+    write: Callable[[Any, UPath], None]
+
+
+def read_parquet(path: UPath) -> pd.DataFrame:
+    """A small table."""
+    return pd.read_parquet(io.BytesIO(path.read_bytes()))
+
+
+def write_parquet(frame: pd.DataFrame, path: UPath) -> None:
+    """Write a small table."""
+    with replacing(path) as sink:
+        frame.to_parquet(sink, index=False)
+
+
+def read_csv(path: UPath) -> pd.DataFrame:
+    """A hand-off table."""
+    with path.open("rb") as source:
+        return pd.read_csv(source, keep_default_na=True)
+
+
+def write_csv(frame: pd.DataFrame, path: UPath) -> None:
+    """Write a hand-off table: UTF-8, comma, six significant digits."""
+    with replacing(path) as sink:
+        frame.to_csv(sink, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+
+
+def read_arrays(path: UPath) -> dict[str, np.ndarray[Any, Any]]:
+    """Named arrays; nothing in the file is executed."""
+    with path.open("rb") as source, np.load(source, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def write_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], path: UPath) -> None:
+    """Write named arrays."""
+    with replacing(path) as sink:
+        np.savez(sink, allow_pickle=False, **arrays)
+
+
+def read_text(path: UPath) -> str:
+    """A text, such as a web page."""
+    return path.read_text(encoding="utf-8")
+
+
+def write_text(text: str, path: UPath) -> None:
+    """Write a text."""
+    with replacing(path) as sink:
+        sink.write(text.encode("utf-8"))
+
+
+FORMATS: dict[str, Format] = {
+    ".arrow": Format(read_scaled, write_table),
+    ".parquet": Format(read_parquet, write_parquet),
+    ".csv": Format(read_csv, write_csv),
+    ".npz": Format(read_arrays, write_arrays),
+    ".html": Format(read_text, write_text),
+}

@@ -1,0 +1,114 @@
+"""The IO manager: every stage's value in the file that the layout names for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from upath import UPath
+
+from iv_pipeline.errors import InputError, MissingStageError
+from iv_pipeline.metering import Meter
+from iv_pipeline.storage.formats import FORMATS
+from iv_pipeline.storage.layout import FILES
+from iv_pipeline.storage.tables import VectorTable
+
+
+@dataclass
+class Written:
+    """What an asset hands to the IO manager: the value, and what to say once it lies on disk.
+
+    Attributes
+    ----------
+    value
+        A lazy table, a frame, named arrays or a text.
+    metadata
+        Called after writing, when a lazy value has been computed.
+    meter
+        Running since the asset began.
+    """
+
+    value: Any
+    metadata: Callable[[], Mapping[str, Any]] = dict
+    meter: Meter = field(default_factory=Meter)
+
+
+class StageIOManager(dg.UPathIOManager):
+    """Stores each asset where `iv_pipeline.storage.layout.FILES` says, in the format of the suffix.
+
+    A file is written under a temporary name and renamed, so that a killed run leaves the previous one whole.
+    """
+
+    def get_asset_relative_path(self, context: dg.InputContext | dg.OutputContext) -> UPath:
+        """The layout's path, with the partition still to be filled in."""
+        return UPath(FILES[context.asset_key.to_python_identifier()])
+
+    def get_path_for_partition(
+        self, context: dg.InputContext | dg.OutputContext, path: UPath, partition: str
+    ) -> UPath:
+        """The path with the partition filled in."""
+        del context
+        return path.parent / path.name.format(descriptor=partition)
+
+    def dump_to_path(self, context: dg.OutputContext, obj: Written, path: UPath) -> None:
+        """Write the value; wrong input that a lazy value meets fails the run with its one sentence."""
+        del context
+        try:
+            FORMATS[path.suffix].write(obj.value, path)
+        except InputError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
+        """Open the value; tables stay on disk.
+
+        Raises
+        ------
+        MissingStageError
+            If the stage has not been made.
+        """
+        if not path.exists():
+            name = context.asset_key.to_user_string()
+            raise MissingStageError(f"{path} is not there: materialise '{name}' first")
+        return FORMATS[path.suffix].read(path)
+
+    def get_metadata(self, context: dg.OutputContext, obj: Written) -> dict[str, dg.MetadataValue]:
+        """Rows, dimensions, bytes, seconds and peak memory, and what the asset has to say."""
+        path = (
+            next(iter(self._get_paths_for_partitions(context).values()))
+            if context.has_asset_partitions
+            else self._get_path(context)
+        )
+        facts: dict[str, Any] = {**describe(obj.value), "bytes": path.stat().st_size, **obj.metadata()}
+        facts["seconds"] = round(obj.meter.seconds, 3)
+        facts["peak_memory_mb"] = round(obj.meter.peak_anonymous_bytes / 2**20, 1)
+        return {name: dg.MetadataValue.auto(value) for name, value in facts.items()}
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Rows, dimensions and columns of a stage's value, as far as it has them."""
+    if isinstance(value, VectorTable):
+        dimensions = {f"dimensions_{c}": value.vectors(c).shape[1] for c in value.vector_columns}
+        columns = [dg.TableColumn(f.name, str(f.type)) for f in value.schema]
+        return {
+            "dagster/row_count": value.n_rows,
+            **dimensions,
+            "dagster/column_schema": dg.TableSchema(columns),
+        }
+    if isinstance(value, pd.DataFrame):
+        columns = [dg.TableColumn(str(name), str(dtype)) for name, dtype in value.dtypes.items()]
+        return {"dagster/row_count": len(value), "dagster/column_schema": dg.TableSchema(columns)}
+    return {}
+
+
+class StageStore(dg.ConfigurableIOManagerFactory[StageIOManager]):
+    """The IO manager as a resource: a folder, or any fsspec URL."""
+
+    data_root: str
+
+    def create_io_manager(self, context: dg.InitResourceContext) -> StageIOManager:
+        """The IO manager of this data root."""
+        del context
+        return StageIOManager(base_path=UPath(self.data_root))

@@ -1,0 +1,41 @@
+"""Which file each stage writes, under the data root: the data contract in one place."""
+
+from __future__ import annotations
+
+FILES: dict[str, str] = {
+    "image_index": "Init/image_index.parquet",
+    "init": "Init/{descriptor}.arrow",
+    "statistics": "Init/{descriptor}_statistics.npz",
+    "scaled": "Scaled/{descriptor}.arrow",
+    "pca": "Scaled_PCA/{descriptor}_pca.npz",
+    "scaled_pca": "Scaled_PCA/{descriptor}.arrow",
+    "views": "Scaled_PCA_Cluster/views.arrow",
+    "clustering_trials": "Scaled_PCA_Cluster/{descriptor}_trials.parquet",
+    "neighbors": "Scaled_PCA_Cluster/{descriptor}_neighbors.arrow",
+    "clusters": "Scaled_PCA_Cluster/{descriptor}.arrow",
+    "clustered": "Clustered/{descriptor}.arrow",
+    "outliers": "Outliers/{descriptor}.parquet",
+    "image_quality": "Outliers/image_quality.parquet",
+    "projection": "Projection/{descriptor}.parquet",
+    "cluster_profiles": "Profiles/{descriptor}.parquet",
+    "final": "Final/{descriptor}.csv",
+    "ranked_outliers": "Final/outliers.csv",
+    "comparison": "Final/comparison.parquet",
+    "summary": "Final/summary.csv",
+    "report": "Report/index.html",
+}
+"""Path of each asset's file; ``{descriptor}`` is the partition."""
+
+NAMES = "Names/{descriptor}.csv"
+"""Where people name clusters: ``cluster,name``."""
+
+
+def file_of(asset: str, descriptor: str | None = None) -> str:
+    """Path of the file of `asset` under the data root, for a partitioned asset that of `descriptor`.
+
+    Raises
+    ------
+    KeyError
+        If there is no such asset.
+    """
+    return FILES[asset].format(descriptor=descriptor)
