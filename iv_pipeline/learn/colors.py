@@ -1,0 +1,199 @@
+"""Colour of vehicles in plain words, from the pixels in the middle of their images.
+
+The eleven words are the basic colour terms (Berlin and Kay, 1969). A pixel is named in CIELAB by its lightness,
+chroma and hue, so that a change of exposure alone rarely changes the word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+
+from iv_pipeline.learn.image_quality import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+COLORS = ("white", "grey", "black", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
+"""The words; silver is grey."""
+
+_GRID = 48
+_HUES = (
+    # hue angle in CIELAB up to which the word holds, degrees; from the last one on it is red again
+    (48.0, "red"),
+    (70.0, "orange"),
+    (105.0, "yellow"),
+    (195.0, "green"),
+    (300.0, "blue"),
+    (335.0, "purple"),
+    (360.0, "red"),
+)
+_HUE_ENDS = np.array([end for end, _ in _HUES], np.float32)
+_HUE_COLORS = np.array([COLORS.index(name) for _, name in _HUES])
+_TO_XYZ = np.array(  # linear sRGB to XYZ over the white point D65 (IEC 61966-2-1)
+    [[0.4339, 0.3762, 0.1899], [0.2127, 0.7152, 0.0722], [0.0178, 0.1095, 0.8727]], np.float32
+)
+
+
+@dataclass(frozen=True)
+class VehicleColor:
+    """Colour of what is in the middle of one image.
+
+    Attributes
+    ----------
+    shares
+        Share of each of `COLORS`; they sum to 1.
+    lightness
+        Mean CIELAB lightness of each colour's pixels, 0 to 100; 0 for a colour that does not occur.
+    brightness
+        Mean luma of the whole image, 0 to 1.
+    """
+
+    shares: dict[str, float]
+    lightness: dict[str, float]
+    brightness: float
+
+
+class ColorDescription(TypedDict):
+    """What `describe_images` says of a sample."""
+
+    color: str
+    confidence: float
+    shares: dict[str, float]
+    brightness: float
+    n_images: int
+
+
+def lab(rgb: ArrayLike) -> NDArray[np.float32]:
+    """CIELAB of sRGB values of 0 to 255; shape ``(..., 3)`` to ``(..., 3)``."""
+    value = np.asarray(rgb, np.float32) / np.float32(255)
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    xyz = linear @ _TO_XYZ.T
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * (841 / 108) + 4 / 29)
+    x, y, z = np.moveaxis(f, -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(np.float32)
+
+
+def name_color(rgb: Sequence[float]) -> str:
+    """The one of `COLORS` that an sRGB colour of 0 to 255 is called."""
+    return COLORS[int(_name_lab(lab(rgb)))]
+
+
+def _name_lab(colors: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Index into `COLORS` of each CIELAB colour, shape ``(..., 3)`` to ``(...)``."""
+    lightness, a, b = np.moveaxis(colors, -1, 0)
+    chroma = np.hypot(a, b)
+    hue = np.degrees(np.arctan2(b, a)) % 360
+    name = _HUE_COLORS[np.minimum(np.searchsorted(_HUE_ENDS, hue, side="right"), len(_HUES) - 1)]
+    reddish = np.isin(name, [COLORS.index("red"), COLORS.index("purple")])
+    yellowish = np.isin(name, [COLORS.index("orange"), COLORS.index("yellow")])
+    name = np.where(reddish & (lightness > 68), COLORS.index("pink"), name)
+    grey = np.select(
+        [lightness < 30, lightness > 71], [COLORS.index("black"), COLORS.index("white")], COLORS.index("grey")
+    )
+    beige = yellowish & (chroma < 35)
+    is_brown = yellowish & ((lightness < 40) | (lightness < 50) & (chroma < 46))
+    name = np.where(is_brown | beige, COLORS.index("brown"), name)
+    name = np.where(beige & (lightness > 84), COLORS.index("white"), name)
+    # the eye sees less colour in the dark, and cameras add some of their own
+    colourless = (chroma < 13) | (lightness < 12)
+    named: NDArray[np.intp] = np.where(colourless, grey, name)
+    return named
+
+
+def vehicle_color(data: bytes) -> VehicleColor:
+    """Colours in the middle of an image, without the ground that its border shows.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
+        `iv_pipeline.learn.image_quality.DECODE_ERRORS`: `data` is no whole image.
+    """
+    pixels, _ = decode(data, _GRID)
+    colors = lab(pixels)
+    weight = _centre_weight() * _foreground(colors)
+    weight /= weight.sum()
+    name = _name_lab(colors)
+    share = np.bincount(name.ravel(), weight.ravel(), len(COLORS))
+    weighted = np.bincount(name.ravel(), (weight * colors[..., 0]).ravel(), len(COLORS))
+    lightness = weighted / np.maximum(share, 1e-12)
+    return VehicleColor(
+        shares=dict(zip(COLORS, share.tolist(), strict=True)),
+        lightness=dict(zip(COLORS, lightness.tolist(), strict=True)),
+        brightness=float((pixels.mean(axis=(0, 1)) @ (0.299, 0.587, 0.114)) / 255),
+    )
+
+
+def _centre_weight() -> NDArray[np.float64]:
+    offset = np.linspace(-1, 1, _GRID)
+    bell = np.exp(-np.square(offset / 0.5) / 2)
+    return np.outer(bell, bell)
+
+
+def _foreground(colors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How unlike the border a pixel is, 0.1 to 1: a grey vehicle on a grey road still counts a little."""
+    rim = _GRID // 10
+    is_border = np.ones(colors.shape[:2], bool)
+    is_border[rim:-rim, rim:-rim] = False
+    distance = np.linalg.norm(colors - np.median(colors[is_border], axis=0), axis=-1)
+    typical = np.median(distance[is_border])
+    unlike: NDArray[np.float32] = 1 - np.float32(0.9) * np.exp(-np.square(distance / (5 + 2 * typical)))
+    return unlike
+
+
+def describe_images(images: Iterable[bytes]) -> ColorDescription:
+    """Describe the colours of a sample of images, such as a cluster's, in a word.
+
+    Parameters
+    ----------
+    images
+        Encoded images, all readable.
+
+    Returns
+    -------
+    ColorDescription
+        `color`, a word such as "white" or "dark blue", "mixed colours" if no colour is that of a third of the
+        images, or "unknown" if there is no image; `confidence`, the share of images of the leading colour;
+        `shares`, the mean of the images' shares; the mean `brightness`; and `n_images`.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
+        `iv_pipeline.learn.image_quality.DECODE_ERRORS`: an image is none.
+    """
+    seen = [vehicle_color(data) for data in images]
+    if not seen:
+        return {"color": "unknown", "confidence": 0.0, "shares": {}, "brightness": 0.0, "n_images": 0}
+    leading = [main_color(color.shares) for color in seen]
+    best = max(COLORS, key=leading.count)
+    lightness = [color.lightness[best] for color, name in zip(seen, leading, strict=True) if name == best]
+    confidence = len(lightness) / len(seen)
+    word = _with_lightness(best, float(np.median(lightness))) if confidence >= 1 / 3 else "mixed colours"
+    return {
+        "color": word,
+        "confidence": confidence,
+        "shares": {name: float(np.mean([color.shares[name] for color in seen])) for name in COLORS},
+        "brightness": float(np.mean([color.brightness for color in seen])),
+        "n_images": len(seen),
+    }
+
+
+def main_color(shares: Mapping[str, float]) -> str:
+    """The word for one vehicle: its largest share.
+
+    Grey and black count less, for road, windows, tyres and shadow are around vehicles of every colour.
+    """
+    handicap = {"black": 0.4, "grey": 0.5}
+    return max(COLORS, key=lambda name: shares[name] * handicap.get(name, 1.0))
+
+
+def _with_lightness(color: str, lightness: float) -> str:
+    if color in ("white", "black", "pink", "brown"):
+        return color
+    if lightness < 35:
+        return f"dark {color}"
+    return f"light {color}" if lightness > 68 and color not in ("yellow", "orange") else color

@@ -1,0 +1,468 @@
+"""What the pixels say about an image: exposure, glare, sharpness, emptiness, and a hash for near-duplicates.
+
+Images are decoded at reduced size and brought to one grid of 96 × 96 pixels, on which everything is measured,
+many images at a time. Blur that is finer than this grid is therefore not seen; blur that hides a vehicle is.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import ndimage
+from scipy.fft import dctn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from iv_pipeline.engine import map_ordered
+from iv_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+GRID = 96
+"""Side of the square on which images are measured, in pixels: about the smallest of real deliveries."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+"""Formats that are opened: the fewer decoders, the fewer surprises."""
+
+MAX_PIXELS = 80_000_000
+"""Larger images are refused: a few bytes can claim any size, and decoding them would take the memory."""
+
+DECODE_ERRORS = (
+    OSError,  # unknown format, truncated, broken data
+    SyntaxError,  # broken PNG chunks
+    ValueError,  # impossible header fields, and sizes beyond MAX_PIXELS
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,  # raised only where warnings are errors
+)
+"""What decoding raises on bytes that are no whole image of one of `FORMATS`."""
+
+_CHUNK = 64
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """What `measure` finds in one image.
+
+    Attributes
+    ----------
+    width, height
+        Size of the original, pixels.
+    brightness, contrast
+        Mean and standard deviation of the luma, 0 to 1.
+    overexposed_share, underexposed_share
+        Share of pixels with luma of at least 0.97 (clipped), and of at most 0.06 (near black).
+    glare_share
+        Share of the area that the largest near-white blob takes, discounted by how sharply it ends: light
+        that strays in the lens fades out, a white lorry has an edge.
+    sharpness
+        log10 of the variance of the Laplacian over the variance of the luma, so that dim is not blurred.
+    edge_share
+        Share of the middle of the image that has a notable gradient after slight smoothing.
+    centre_difference
+        Mean colour distance of the centre from the typical border colour, 0 to 3; small if nothing is there.
+    entropy
+        Entropy of the luma histogram over its maximum, 0 to 1.
+    red, green, blue
+        Mean of each channel, 0 to 1.
+    phash
+        64-bit perceptual hash; 0 if the image shows no structure.
+    """
+
+    width: int
+    height: int
+    brightness: float
+    contrast: float
+    overexposed_share: float
+    underexposed_share: float
+    glare_share: float
+    sharpness: float
+    edge_share: float
+    centre_difference: float
+    entropy: float
+    red: float
+    green: float
+    blue: float
+    phash: int
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Open an encoded image without decoding it yet.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
+        `DECODE_ERRORS`: `data` is no image of one of `FORMATS`, or claims more than `MAX_PIXELS`.
+    """
+    image = Image.open(io.BytesIO(data), formats=FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
+    return image
+
+
+def decode(data: bytes, side: int = GRID) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode an image onto a square grid, at the smallest JPEG scale that still fills it.
+
+    Parameters
+    ----------
+    data
+        The encoded image.
+    side
+        Side of the grid, pixels; the aspect ratio is not kept.
+
+    Returns
+    -------
+    pixels
+        RGB, shape ``(side, side, 3)``.
+    size
+        Width and height of the original.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
+        `DECODE_ERRORS`: `data` is no whole image.
+    """
+    image = open_image(data)
+    size = image.size
+    image.draft("RGB", (side, side))
+    small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(small), size
+
+
+def measure(data: bytes) -> ImageQuality:
+    """Measure one encoded image; see `measure_images` for many.
+
+    Raises
+    ------
+    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
+        `DECODE_ERRORS`: `data` is no whole image.
+    """
+    pixels, (width, height) = decode(data)
+    values = {name: column[0].item() for name, column in _measure_pixels(pixels[np.newaxis]).items()}
+    return ImageQuality(width=width, height=height, **values)
+
+
+def measure_images(
+    paths: Sequence[str], read: Callable[[str], bytes], workers: int | None = None
+) -> pd.DataFrame:
+    """Measure every image; one that cannot be read or decoded is reported in its row, never raised.
+
+    Parameters
+    ----------
+    paths
+        Paths of the images.
+    read
+        Takes a path, returns the encoded image; called on several threads. `KeyError`, `OSError` and
+        `InputError` mean that this image cannot be had.
+    workers
+        Threads.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per path, in order: `image_path`, the fields of `ImageQuality` (NaN, or 0 for the integers, if
+        unreadable) and `error` (missing, or the reason).
+    """
+
+    def measure_chunk(index: int) -> pd.DataFrame:
+        return _measure_chunk(paths[index * _CHUNK : (index + 1) * _CHUNK], read)
+
+    chunks = list(map_ordered(measure_chunk, -(-len(paths) // _CHUNK), workers))
+    return pd.concat(chunks, ignore_index=True) if chunks else _measure_chunk([], read)
+
+
+def _measure_chunk(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.DataFrame:
+    pixels = np.zeros((len(paths), GRID, GRID, 3), np.uint8)
+    sizes = np.zeros((len(paths), 2), np.int32)
+    errors: list[str | None] = [None] * len(paths)
+    for i, path in enumerate(paths):
+        try:
+            pixels[i], sizes[i] = decode(read(path))
+        except (KeyError, InputError, *DECODE_ERRORS) as error:
+            errors[i] = f"{type(error).__name__}: {error}"
+    columns = _measure_pixels(pixels)
+    unreadable = np.array([error is not None for error in errors], dtype=bool)
+    for values in columns.values():
+        values[unreadable] = np.nan if values.dtype == np.float32 else 0
+    return pd.DataFrame(
+        {
+            "image_path": pd.array(list(paths), dtype="string"),
+            "width": sizes[:, 0],
+            "height": sizes[:, 1],
+            **columns,
+            "error": pd.array(errors, dtype="string"),
+        }
+    )
+
+
+def _measure_pixels(pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """All measures but the size, of images of shape ``(n, GRID, GRID, 3)``; float32, the hash uint64."""
+    image = (1, 2)
+    luma = pixels @ _LUMA
+    laplacian = ndimage.convolve(luma, np.array([[[0, 1, 0], [1, -4, 1], [0, 1, 0]]], np.float32))
+    variance = luma.var(axis=image)
+    half = _shrink(pixels, 2) / np.float32(255)
+    red, green, blue = half.mean(axis=image, dtype=np.float64).T
+    floats = {
+        "brightness": luma.mean(axis=image),
+        "contrast": np.sqrt(variance),
+        "overexposed_share": (luma >= 0.97).mean(axis=image),
+        "underexposed_share": (luma <= 0.06).mean(axis=image),
+        "glare_share": _glare_share(pixels, luma),
+        "sharpness": np.log10((laplacian.var(axis=image) + 1e-6) / (variance + 1e-4)),
+        "edge_share": _edge_share(half),
+        "centre_difference": _centre_difference(half),
+        "entropy": _entropy(luma),
+        "red": red,
+        "green": green,
+        "blue": blue,
+    }
+    return {**{name: x.astype(np.float32) for name, x in floats.items()}, "phash": _phash(luma)}
+
+
+def _glare_share(pixels: NDArray[np.uint8], luma: NDArray[np.float32]) -> NDArray[np.float64]:
+    share = np.zeros(len(pixels))
+    white = (luma >= 0.96) & (np.minimum(pixels[..., 0], pixels[..., 2]) >= 220)
+    some = np.flatnonzero(white.any(axis=(1, 2)))
+    blob = _largest_blob(white[some])
+    ring = ndimage.maximum_filter(blob, (1, 7, 7)) & ~blob
+    steepness = np.where(ring, _gradient(luma[some, ..., np.newaxis], 1.0)[..., 0], 0)
+    slope = steepness.sum(axis=(1, 2)) / np.maximum(ring.sum(axis=(1, 2)), 1)
+    # 0.05 of the range per pixel: full light to none over 20 pixels, a fifth of the image, is soft
+    share[some] = blob.mean(axis=(1, 2)) * np.exp(-np.square(slope / 0.05))
+    return share
+
+
+def _largest_blob(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected component of each mask; all of them where several are equally large."""
+    within_image = np.zeros((3, 3, 3), bool)
+    within_image[1] = True
+    labels, n_blobs = ndimage.label(masks, within_image)
+    area = np.bincount(labels.ravel(), minlength=n_blobs + 1)[labels]
+    area[~masks] = 0
+    largest: NDArray[np.bool_] = masks & (area == area.max(axis=(1, 2), keepdims=True))
+    return largest
+
+
+def _gradient(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Length of the gradient per pixel of ``(n, height, width, channels)``, after Gaussian smoothing."""
+    smooth = ndimage.gaussian_filter(values, (0, sigma, sigma, 0))
+    down, right = np.gradient(smooth, axis=(1, 2))
+    length: NDArray[np.float32] = np.hypot(down, right)
+    return length
+
+
+def _edge_share(half: NDArray[np.float32]) -> NDArray[np.float64]:
+    # in colour, for a red vehicle may be exactly as light as the road
+    rim = GRID // 16
+    middle = _gradient(half, 0.75).max(axis=-1)[:, rim:-rim, rim:-rim]
+    share: NDArray[np.float64] = (middle > 0.06).mean(axis=(1, 2))
+    return share
+
+
+def _shrink(images: NDArray[Any], factor: int) -> NDArray[np.float32]:
+    """Means over squares of `factor` × `factor` pixels of ``(n, height, width, ...)``."""
+    total = np.zeros(images[:, ::factor, ::factor].shape, np.float32)
+    for i in range(factor):
+        for j in range(factor):
+            total += images[:, i::factor, j::factor]
+    total /= factor**2
+    return total
+
+
+def _centre_difference(half: NDArray[np.float32]) -> NDArray[np.float32]:
+    coarse = _shrink(half, 2)
+    is_border = np.ones(coarse.shape[1:3], bool)
+    is_border[3:-3, 3:-3] = False
+    border = np.median(coarse[:, is_border], axis=1)
+    centre = coarse[:, 7:-7, 7:-7]
+    distance: NDArray[np.float32] = np.abs(centre - border[:, None, None]).sum(axis=-1).mean(axis=(1, 2))
+    return distance
+
+
+def _entropy(luma: NDArray[np.float32]) -> NDArray[np.float64]:
+    n, bins = len(luma), 32
+    level = np.minimum((luma * bins).astype(np.int64), bins - 1).reshape(n, GRID**2)
+    level += np.arange(n)[:, None] * bins
+    share = np.bincount(level.ravel(), minlength=n * bins).reshape(n, bins) / GRID**2
+    bits: NDArray[np.float64] = (share * -np.log2(np.maximum(share, 1e-12))).sum(axis=1)
+    bits /= np.log2(bins)
+    return bits
+
+
+def _phash(luma: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Signs of the 64 lowest frequencies about their median, after Zauner (2010), Perceptual hashing."""
+    small = _shrink(luma, 3)
+    low = dctn(small, axes=(1, 2), norm="ortho")[:, :8, :8].reshape(len(luma), 64)
+    bits = low > np.median(low[:, 1:], axis=1, keepdims=True)
+    bits[small.std(axis=(1, 2)) < 0.005] = False  # flat: the signs would be those of rounding errors
+    return np.packbits(bits, axis=1).view(">u8").astype(np.uint64).reshape(-1)
+
+
+@dataclass(frozen=True)
+class _Symptom:
+    """How far a measure, on a scale where its spread is about even, must go to be called a fault.
+
+    `usual` is where an image starts to look wrong by itself and `width` how gradually; `floor` is the
+    smallest spread in a delivery that is believed. Large is bad if `sign` is 1, small if it is -1.
+    """
+
+    reason: str
+    words: str
+    measure: str
+    scale: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    sign: int
+    usual: float
+    width: float
+    floor: float
+
+
+def _log(offset: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda x: np.log10(np.maximum(x, 0) + offset)
+
+
+_EXPOSURE = (
+    _Symptom("dark", "mean brightness {:.0%}", "brightness", _log(0.02), -1, np.log10(0.2), 0.08, 0.05),
+    _Symptom("overexposed", "{:.0%} of pixels clipped", "overexposed_share", _log(0.05), 1, -0.4, 0.08, 0.1),
+)
+_OTHERS = (
+    _Symptom("glare", "a bright haze over {:.1%}", "glare_share", _log(0.002), 1, np.log10(0.025), 0.2, 0.15),
+    _Symptom("blurred", "sharpness 10^{:.1f}", "sharpness", np.asarray, -1, -1.8, 0.12, 0.1),
+    _Symptom("empty", "edges in {:.1%} of the middle", "edge_share", _log(0.005), -1, -1.7, 0.12, 0.12),
+    _Symptom(
+        "empty", "the centre looks like the border", "centre_difference", _log(0.01), -1, -1.0, 0.08, 0.1
+    ),
+)
+
+
+def quality_outliers(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Rank images by how wrong they look, by themselves and against their own delivery.
+
+    A fault must be visible in absolute terms (a dark image is dark) *and* unusual in the delivery (at night
+    all are): each symptom is the geometric mean of both, and the score is the strongest symptom. Faults that
+    bad exposure explains, such as few edges in the dark, are not counted a second time.
+
+    Parameters
+    ----------
+    frame
+        What `measure_images` returned.
+    reference
+        What it returned for the images that define what is usual; `frame` by default. An earlier delivery of
+        the same cameras, where `frame` is small.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `image_path`, `score` from 0 to 1 (1 if unreadable), and `reasons`: plain words for every symptom of
+        at least 0.5, strongest first, joined by "; "; empty if there is none.
+    """
+    usual = frame if reference is None else reference
+    usual = usual[usual["error"].isna()]
+    exposure = [_severity(symptom, frame, usual) for symptom in _EXPOSURE]
+    explained = np.max(exposure, axis=0)
+    unexplained = np.minimum(1, 2 * (1 - explained))
+    others = [_severity(symptom, frame, usual) * unexplained for symptom in _OTHERS]
+    severity = np.column_stack(exposure + others)
+    error = frame["error"]
+    unreadable = error.notna().to_numpy()
+    reasons = [""] * len(frame)
+    for i in np.flatnonzero((severity >= 0.5).any(axis=1) | unreadable):
+        reasons[i] = f"unreadable: {error.iloc[i]}" if unreadable[i] else _explain(severity[i], frame.iloc[i])
+    return pd.DataFrame(
+        {
+            "image_path": frame["image_path"].to_numpy(),
+            "score": np.where(unreadable, 1.0, severity.max(axis=1)),
+            "reasons": pd.array(reasons, dtype="string"),
+        }
+    )
+
+
+def _severity(symptom: _Symptom, frame: pd.DataFrame, usual: pd.DataFrame) -> NDArray[np.float64]:
+    """0 to 1 per row, 0 for rows without measure; grows with the measure, without steps."""
+    own = symptom.sign * symptom.scale(usual[symptom.measure].to_numpy(np.float64))
+    x = symptom.sign * symptom.scale(frame[symptom.measure].fillna(0).to_numpy(np.float64))
+    if not len(own):
+        return np.zeros(len(x))
+    # the spread towards the bad side, from a quantile that a tenth of faulty images cannot move
+    median, high = np.quantile(own, (0.5, 0.9))
+    z = (x - median) / max((high - median) / 1.2816, symptom.floor)
+    visible = _sigmoid((x - symptom.sign * symptom.usual) / symptom.width)
+    known = frame[symptom.measure].notna().to_numpy()
+    return np.where(known, np.sqrt(visible * _sigmoid((z - 3) / 0.6)), 0.0)
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+def _explain(severity: NDArray[np.float64], row: pd.Series[Any]) -> str:
+    symptoms = (*_EXPOSURE, *_OTHERS)
+    told: dict[str, str] = {}
+    for i in np.argsort(-severity, kind="stable"):
+        if severity[i] >= 0.5:
+            told.setdefault(symptoms[i].reason, symptoms[i].words.format(row[symptoms[i].measure]))
+    return "; ".join(f"{reason}: {words}" for reason, words in told.items())
+
+
+def near_duplicates(phash: NDArray[np.uint64], distance: int = 2) -> NDArray[np.int32]:
+    """Group images whose hashes differ in few bits, in time that grows with n log n.
+
+    Two hashes that differ in `distance` bits agree in all but that many of ``distance + 2`` bands, so in at
+    least two; they are compared where two bands agree, with the 32 next hashes of that bucket.
+
+    Parameters
+    ----------
+    phash
+        Hashes, shape ``(n,)``; 0 stands for an image without structure, which joins no group.
+    distance
+        Greatest number of differing bits of two neighbours in a group; groups are chains of neighbours.
+
+    Returns
+    -------
+    numpy.ndarray
+        Number of the group of each image, in order of first appearance, -1 if it has no near-duplicate;
+        shape ``(n,)``. Equal hashes are always in one group; other pairs may be missed only where more than
+        32 different hashes share a bucket.
+    """
+    out = np.full(len(phash), -1, np.int32)
+    structured = np.flatnonzero(phash)
+    unique, inverse = np.unique(phash[structured], return_inverse=True)
+    pairs = np.concatenate([np.empty((0, 2), np.intp), *_close_pairs(unique, distance)])
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(unique),) * 2)
+    component = connected_components(graph, directed=False)[1][inverse] if len(unique) else inverse
+    _, first, number, size = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
+    order = first[size > 1].argsort().argsort()
+    name = np.full(len(size), -1)
+    name[size > 1] = order
+    out[structured] = name[number]
+    return out
+
+
+def _close_pairs(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.intp]]:
+    """Pairs of rows of `hashes` (sorted, unique) within `distance` bits; some come more than once."""
+    for mask in _band_masks(distance + 2):
+        key = hashes & mask
+        order = np.lexsort((hashes, key))
+        key, ordered = key[order], hashes[order]
+        for step in range(1, 33):
+            same = np.flatnonzero(key[step:] == key[:-step])
+            if not len(same):
+                break
+            close = np.bitwise_count(ordered[same] ^ ordered[same + step]) <= distance
+            yield np.column_stack((order[same[close]], order[same[close] + step]))
+
+
+def _band_masks(n_bands: int) -> Iterator[np.uint64]:
+    """Every pair of `n_bands` interleaved bands of the 64 bits."""
+    bands = [sum(1 << bit for bit in range(band, 64, n_bands)) for band in range(n_bands)]
+    for i, first in enumerate(bands):
+        for second in bands[:i]:
+            yield np.uint64(first | second)
