@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from upath import UPath
 
 from iv_pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ScalerName = Literal["standard", "minmax", "robust"]
 AlgorithmName = Literal["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "hdbscan", "dbscan"]

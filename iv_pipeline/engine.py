@@ -39,10 +39,14 @@ class BatchedMatrix(Protocol):
     """
 
     @property
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """``(n_rows, n_features)``."""
+        ...
 
     @property
-    def n_batches(self) -> int: ...
+    def n_batches(self) -> int:
+        """Number of batches."""
+        ...
 
     def batch(self, index: int) -> NDArray[np.float32]:
         """Rows of batch `index`, shape ``(rows_of_batch, n_features)``; may be a read-only view."""

@@ -1,1 +1,45 @@
 """Dagster assets, one module per stage; each names its inputs, calls one function and says what to show."""
+
+from iv_pipeline.assets.cluster_profiles import cluster_profiles
+from iv_pipeline.assets.clustered import clustered
+from iv_pipeline.assets.clustering_trials import clustering_trials
+from iv_pipeline.assets.clusters import clusters
+from iv_pipeline.assets.comparison import comparison
+from iv_pipeline.assets.final import final, ranked_outliers, summary
+from iv_pipeline.assets.image_index import image_index
+from iv_pipeline.assets.image_quality import image_quality
+from iv_pipeline.assets.init import init
+from iv_pipeline.assets.neighbors import neighbors
+from iv_pipeline.assets.outliers import outliers
+from iv_pipeline.assets.pca import pca
+from iv_pipeline.assets.projection import projection
+from iv_pipeline.assets.report import report
+from iv_pipeline.assets.scaled import scaled
+from iv_pipeline.assets.scaled_pca import scaled_pca
+from iv_pipeline.assets.stage import Stage
+from iv_pipeline.assets.statistics import statistics
+from iv_pipeline.assets.views import views
+
+STAGES: tuple[Stage, ...] = (
+    image_index,
+    views,
+    image_quality,
+    init,
+    statistics,
+    scaled,
+    pca,
+    scaled_pca,
+    clustering_trials,
+    neighbors,
+    clusters,
+    clustered,
+    outliers,
+    projection,
+    cluster_profiles,
+    final,
+    comparison,
+    ranked_outliers,
+    summary,
+    report,
+)
+"""Every stage, in the order of the pipeline."""

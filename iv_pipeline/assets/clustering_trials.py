@@ -42,9 +42,7 @@ def clustering_trials(
     }
     selection = run_trials(
         {
-            kind: Space(
-                X[usable], config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples
-            )
+            kind: Space(X[usable], config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
             for kind, X in sample.items()
         },
         Judge(predictors, _identities(image_index, rows), config.seed),

@@ -72,9 +72,7 @@ def clusters(
             **{f"n_clusters_{name}": n for name, n in counts.items()},
             "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
         },
-        lambda: [
-            Check("every_image_labelled", len(cluster) == scaled_pca.n_rows, {"noise_share": noise})
-        ],
+        lambda: [Check("every_image_labelled", len(cluster) == scaled_pca.n_rows, {"noise_share": noise})],
     )
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 import pandas as pd
 
+from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 
@@ -15,7 +16,7 @@ from iv_pipeline.config import Settings
 )
 def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
     """Every image of the delivery in its order: id, path, vehicle identity and labels where there are any."""
-    frame = settings.open_delivery().image_index()
+    frame = open_delivery(settings).image_index()
     unlabelled = [c for c in frame.columns if c.startswith("label") and frame[c].isna().all()]
     for column in unlabelled:
         context.log.warning("no image of the delivery has a value in the label column '%s'", column)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import ArrayBatches, BatchedMatrix
@@ -26,7 +27,7 @@ def init(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:
     """The raw descriptor of every image; a combination holds its descriptors side by side."""
-    delivery = settings.open_delivery()
+    delivery = open_delivery(settings)
     blocks = {name: delivery.matrix(name) for name in settings.config.blocks(context.partition_key)}
     for name, matrix in blocks.items():
         if len(matrix) != len(image_index):

@@ -61,5 +61,3 @@ def graph_of(table: VectorTable, usable: np.ndarray) -> NeighborGraph:
         return NeighborGraph(indices, distances, recall=np.nan)
     number = np.cumsum(usable, dtype=np.int32) - 1
     return NeighborGraph(number[indices[usable]].astype(np.int32), distances[usable], recall=np.nan)
-
-

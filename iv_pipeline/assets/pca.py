@@ -17,7 +17,9 @@ from iv_pipeline.storage.tables import VectorTable
     group="representation",
     kinds=("numpy", "scipy"),
     heavy=True,
-    checks={"variance_kept": "Do the components keep the configured variance, or are they as many as allowed?"},
+    checks={
+        "variance_kept": "Do the components keep the configured variance, or are they as many as allowed?"
+    },
 )
 def pca(
     context: dg.AssetExecutionContext,
@@ -28,7 +30,7 @@ def pca(
     """Principal components behind each scaler: scaler and PCA as one affine map."""
     config = settings.config.pca
     fitted = Statistics.from_arrays(statistics)
-    maps = {
+    maps: dict[str, PCA] = {
         kind: fit_pca(
             fitted, fit_scaler(kind, fitted, block_widths(init)), config.variance, config.max_components
         )

@@ -86,7 +86,8 @@ class Stage:
             metadata={"file": FILES[self.name]},
             **self.options,
         )
-        return decorate(_compute(self.function, self.name))
+        asset: dg.AssetsDefinition = decorate(_compute(self.function, self.name))
+        return asset
 
 
 def stage(
@@ -148,7 +149,7 @@ def _compute(function: Callable[..., Result], name: str) -> Callable[..., Iterat
     signature = inspect.signature(function)
     compute.__signature__ = signature.replace(return_annotation=signature.empty)  # type: ignore[attr-defined]
     compute.__annotations__ = {k: v for k, v in function.__annotations__.items() if k != "return"}
-    del compute.__wrapped__  # type: ignore[attr-defined]
+    del compute.__wrapped__
     return compute
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import ArrayBatches
@@ -26,7 +27,7 @@ def views(
     Read from the delivery, so that no descriptor waits for another.
     """
     config = settings.config
-    delivery = settings.open_delivery()
+    delivery = open_delivery(settings)
     n_rows = len(image_index)
     rng = np.random.default_rng(config.seed)
     rows = np.sort(rng.permutation(n_rows)[: config.trials.sample_size])

@@ -53,7 +53,7 @@ class NeighborGraph:
     @property
     def n_neighbors(self) -> int:
         """Neighbours of each row."""
-        return self.indices.shape[1]
+        return int(self.indices.shape[1])
 
     def core_distances(self, min_samples: int) -> NDArray[np.float32]:
         """Distance to the neighbour number `min_samples` (the row itself not counted), shape ``(n_rows,)``."""

@@ -53,8 +53,7 @@ def score_outliers(
         "glosh": extract_hdbscan(hierarchy, min_cluster_size)[1],
     }
     scores = {name: unify(raw[name]) for name in METHODS}
-    scores["score"] = np.mean([scores[name] for name in METHODS], axis=0, dtype=np.float64).astype(np.float32)
-    return scores
+    return {**scores, "score": np.stack(list(scores.values())).mean(axis=0)}
 
 
 def isolation_scores(X: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
@@ -63,7 +62,7 @@ def isolation_scores(X: NDArray[np.float32], seed: int = 0) -> NDArray[np.float6
 
     forest = IsolationForest(n_estimators=100, random_state=seed).fit(X)
     scores = [-forest.score_samples(X[i : i + 65_536]) for i in range(0, len(X), 65_536)]
-    return np.concatenate(scores).astype(np.float64)
+    return np.concatenate(scores, dtype=np.float64)
 
 
 def local_outlier_factor(graph: NeighborGraph) -> NDArray[np.float64]:
@@ -99,7 +98,7 @@ def flag(scores: NDArray[np.float32], contamination: float) -> NDArray[np.bool_]
     if n_flagged == 0:
         return np.zeros(len(scores), dtype=bool)
     edge = np.partition(scores, len(scores) - n_flagged - 1)[len(scores) - n_flagged - 1]
-    return scores > edge
+    return np.asarray(scores > edge)
 
 
 def combine_outliers(

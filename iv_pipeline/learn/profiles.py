@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
 NOISE = -1
@@ -92,17 +92,6 @@ def majority(values: pd.Series[Any]) -> tuple[str, float]:
         return "", float("nan")
     counts = known.value_counts()
     return str(counts.index[0]), float(counts.iloc[0] / len(known))
-
-
-def shared_identity(vehicles: pd.Series[Any]) -> float:
-    """Mean share of a vehicle's photos that fall in this cluster, over the vehicles of all rows given.
-
-    Parameters
-    ----------
-    vehicles
-        For the rows of the cluster, the share of all photos of the vehicle that one photo is.
-    """
-    return float("nan") if vehicles.empty else float(vehicles.groupby(level=0).sum().mean())
 
 
 def propose_name(label: tuple[str, float], color: tuple[str, float], brightness: float) -> tuple[str, str]:

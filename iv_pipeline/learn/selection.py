@@ -288,8 +288,8 @@ def run_trials(
     trials: list[Trial] = []
     for scaler, space in spaces.items():
         for name in algorithms:
-            for parameters in ALGORITHMS[name].grid(counts):
-                trials.append(_try(space, scaler, name, parameters, judge, budget))
+            grid = ALGORITHMS[name].grid(counts)
+            trials.extend(_try(space, scaler, name, parameters, judge, budget) for parameters in grid)
         progress(f"{scaler}: {sum(t.scaler == scaler for t in trials)} clusterings tried")
     return _select(trials, budget, chosen)
 

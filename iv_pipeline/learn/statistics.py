@@ -74,7 +74,8 @@ class Statistics:
     @property
     def constant(self) -> NDArray[np.bool_]:
         """Which features have one value in all usable rows, shape ``(n_features,)``."""
-        return self.minimum == self.maximum
+        constant: NDArray[np.bool_] = self.minimum == self.maximum
+        return constant
 
     @property
     def standard_deviation(self) -> NDArray[np.float64]:
@@ -98,7 +99,7 @@ def finite_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     A finite sum proves a row finite at the price of one reduction; only the others are looked at closely.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(rows.sum(axis=1))
+        finite: NDArray[np.bool_] = np.isfinite(rows.sum(axis=1))
     doubtful = np.flatnonzero(~finite)
     if len(doubtful):
         finite[doubtful] = np.isfinite(rows[doubtful]).all(axis=1)
@@ -246,9 +247,18 @@ def compute_quantiles(
             columns[:, done : done + len(block)] = block.T
             done += len(block)
             seen += len(rows)
-        for _ in map_ordered(lambda j, columns=columns: columns[j].partition(kth), stop - start):
-            pass
+        _partition_rows(columns, kth)
         low = columns[:, lower].astype(np.float64)
         high = columns[:, upper].astype(np.float64)
         result[:, start:stop] = (low + (high - low) * (positions - lower)).T
     return result
+
+
+def _partition_rows(values: NDArray[np.float32], kth: NDArray[np.int64]) -> None:
+    """Put the order statistics `kth` of every row in their places, rows in parallel."""
+
+    def partition(row: int) -> None:
+        values[row].partition(kth)
+
+    for _ in map_ordered(partition, len(values)):
+        pass

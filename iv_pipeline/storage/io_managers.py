@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
@@ -15,6 +16,9 @@ from iv_pipeline.metering import Meter
 from iv_pipeline.storage.formats import FORMATS
 from iv_pipeline.storage.layout import FILES
 from iv_pipeline.storage.tables import VectorTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 
 @dataclass
@@ -74,7 +78,7 @@ class StageIOManager(dg.UPathIOManager):
             raise MissingStageError(f"{path} is not there: materialise '{name}' first")
         return FORMATS[path.suffix].read(path)
 
-    def get_metadata(self, context: dg.OutputContext, obj: Written) -> dict[str, dg.MetadataValue]:
+    def get_metadata(self, context: dg.OutputContext, obj: Written) -> dict[str, Any]:
         """Rows, dimensions, bytes, seconds and peak memory, and what the asset has to say."""
         path = (
             next(iter(self._get_paths_for_partitions(context).values()))
@@ -84,7 +88,7 @@ class StageIOManager(dg.UPathIOManager):
         facts: dict[str, Any] = {**describe(obj.value), "bytes": path.stat().st_size, **obj.metadata()}
         facts["seconds"] = round(obj.meter.seconds, 3)
         facts["peak_memory_mb"] = round(obj.meter.peak_anonymous_bytes / 2**20, 1)
-        return {name: dg.MetadataValue.auto(value) for name, value in facts.items()}
+        return facts
 
 
 def describe(value: Any) -> dict[str, Any]:

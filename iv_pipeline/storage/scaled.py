@@ -31,7 +31,9 @@ def scaled_table(source: VectorTable, column: str, scalers: Mapping[str, Scaler]
     )
 
 
-def parameters_table(table: VectorTable, source: str, column: str, scalers: Mapping[str, Scaler]) -> VectorTable:
+def parameters_table(
+    table: VectorTable, source: str, column: str, scalers: Mapping[str, Scaler]
+) -> VectorTable:
     """Image paths alone, with what `read_scaled` needs to compute the vectors of `table` again.
 
     Parameters
@@ -45,7 +47,9 @@ def parameters_table(table: VectorTable, source: str, column: str, scalers: Mapp
     scalers
         By the name of the column that they make.
     """
-    parameters = {name: {"center": _encode(s.center), "scale": _encode(s.scale)} for name, s in scalers.items()}
+    parameters = {
+        name: {"center": _encode(s.center), "scale": _encode(s.scale)} for name, s in scalers.items()
+    }
     metadata = {
         SCALERS_KEY: json.dumps(parameters).encode(),
         SOURCE_KEY: json.dumps({"path": source, "column": column}).encode(),

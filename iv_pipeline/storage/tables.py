@@ -16,7 +16,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from upath import UPath
 
 from iv_pipeline.engine import BATCH_ROWS, map_ordered
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+    from upath import UPath
 
 IMAGE_PATH = "image_path"
 
@@ -225,7 +225,7 @@ def replacing(path: UPath) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as sink:
             yield sink
         if is_local(path):
-            os.replace(temporary, path)  # noqa: PTH105  (atomic, and takes any kind of path)
+            temporary.replace(path)
         else:
             path.fs.mv(temporary.path, path.path)
     except BaseException:

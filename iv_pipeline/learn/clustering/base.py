@@ -77,7 +77,8 @@ class Space:
         kmeans.train(np.ascontiguousarray(self.X))
         nearest = kmeans.index.search(np.ascontiguousarray(self.X), 1)[1][:, 0]
         counts = np.bincount(nearest, minlength=N_PROTOTYPES)
-        return kmeans.centroids[counts > 0], counts[counts > 0]
+        centroids: NDArray[np.float32] = kmeans.centroids
+        return centroids[counts > 0], counts[counts > 0]
 
     @cached_property
     def ward_merges(self) -> NDArray[np.float64]:

@@ -1,0 +1,45 @@
+# make run | test | ui | lint | demo | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
+PYTHON ?= python3
+BIN := .venv/bin
+export IV_DATA_ROOT ?= $(CURDIR)/data
+export DAGSTER_HOME ?= $(abspath $(IV_DATA_ROOT))/dagster_home
+PORT ?= 3000
+
+.PHONY: run test ui lint demo env clean
+
+run: .venv/installed
+	$(BIN)/iv-pipeline run
+
+demo: .venv/installed
+	$(BIN)/iv-pipeline demo
+
+ui: .venv/installed
+	@$(BIN)/iv-pipeline env >/dev/null
+	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+env: .venv/installed
+	@$(BIN)/iv-pipeline env
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "iv_pipeline needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing iv_pipeline into .venv (about a minute)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,97 @@
+"""Stage `cluster_profiles`: what each cluster is."""
+
+import base64
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.learn.colors import describe_images
+from iv_pipeline.learn.image_quality import DECODE_ERRORS, decode
+from iv_pipeline.learn.profiles import Geometry, describe_geometry, majority, propose_name
+from iv_pipeline.report.contact_sheet import contact_sheet
+from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
+
+SHEET_IMAGES = 24
+SHEET_BYTES = 24_000
+SHOWN = ["cluster", "size", "cohesion", "separation", "color", "majority_label", "proposed_name"]
+
+
+@stage(group="results", kinds=("pandas", "pillow", "parquet"))
+def cluster_profiles(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    clusters: VectorTable,
+    image_index: pd.DataFrame,
+) -> Result:
+    """Of each cluster: size, cohesion, separation, exemplars, colours, labels, a proposed name, a sheet."""
+    labels = clusters.column("cluster").to_numpy()
+    confidence = clusters.column("confidence").to_numpy()
+    X = clusters.vectors(clusters.vector_columns[0]).to_array()
+    archive = open_delivery(settings).archive()
+    if archive is None:
+        context.log.warning("no image archive: clusters are described without their colours and pictures")
+    rows = [
+        _profile(geometry, np.flatnonzero(labels == geometry.cluster), image_index, archive)
+        for geometry in describe_geometry(X, labels, confidence)
+    ]
+    frame = pd.DataFrame(rows)
+    largest = frame.sort_values("size", ascending=False).iloc[0]
+    sheet = base64.b64encode(largest["contact_sheet"]).decode()
+    return Result(
+        frame,
+        lambda: {
+            "n_clusters": len(frame),
+            "clusters": dg.MetadataValue.md(frame[SHOWN].round(3).to_markdown(index=False)),
+            f"cluster_{largest['cluster']}": dg.MetadataValue.md(f"![](data:image/jpeg;base64,{sheet})"),
+        },
+    )
+
+
+def _profile(
+    geometry: Geometry, members: np.ndarray, image_index: pd.DataFrame, archive: ImageArchive | None
+) -> dict[str, object]:
+    paths = image_index[IMAGE_PATH]
+    exemplars = {
+        kind: paths.iloc[getattr(geometry, kind)].to_list() for kind in ("central", "typical", "borderline")
+    }
+    shown = list(dict.fromkeys([*exemplars["central"], *exemplars["typical"]]))[:SHEET_IMAGES]
+    images = [(path, _read(archive, path)) for path in shown]
+    seen = describe_images(data for _, data in images if data is not None and _is_whole(data))
+    label = majority(image_index["label"].iloc[members]) if "label" in image_index else ("", np.nan)
+    color = "" if seen["color"] == "unknown" else seen["color"]
+    brightness = seen["brightness"] if seen["n_images"] else np.nan
+    name, evidence = propose_name(label, (color, seen["confidence"]), brightness)
+    return {
+        "cluster": geometry.cluster,
+        "size": geometry.size,
+        "share": geometry.size / len(image_index),
+        "cohesion": geometry.cohesion,
+        "separation": geometry.separation,
+        "nearest_cluster": geometry.nearest_cluster,
+        **exemplars,
+        "color": color,
+        "color_share": seen["confidence"],
+        "brightness": brightness,
+        "majority_label": label[0],
+        "majority_share": label[1],
+        "proposed_name": name,
+        "evidence": evidence,
+        "contact_sheet": contact_sheet(images, max_bytes=SHEET_BYTES),
+    }
+
+
+def _read(archive: ImageArchive | None, path: str) -> bytes | None:
+    return archive.read(path) if archive is not None and not archive.missing([path]) else None
+
+
+def _is_whole(data: bytes) -> bool:
+    try:
+        decode(data)
+    except DECODE_ERRORS:  # `image_quality` reports it, with the reason
+        return False
+    return True

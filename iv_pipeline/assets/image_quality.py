@@ -1,0 +1,55 @@
+"""Stage `image_quality`: how each picture looks, read from the archive."""
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.learn.image_quality import measure_images, quality_outliers
+from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.tables import IMAGE_PATH
+
+
+@stage(group="outliers", kinds=("pillow", "parquet"), partitioned=False, heavy=True)
+def image_quality(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
+) -> Result:
+    """Exposure, glare, sharpness and emptiness of each picture, and the reasons to distrust it."""
+    delivery = open_delivery(settings)
+    paths = image_index[IMAGE_PATH].to_list()
+    archive = delivery.archive()
+    if archive is None:
+        context.log.warning("no image archive: the quality of pictures stays unknown")
+        unknown = {IMAGE_PATH: paths, "score": np.nan, "reasons": "", "error": "no image archive"}
+        return Result(pd.DataFrame(unknown), lambda: {"measured": 0})
+    frame = _measure(paths, archive, context)
+    return Result(frame, lambda: _show(frame))
+
+
+def _measure(paths: list[str], archive: ImageArchive, context: dg.AssetExecutionContext) -> pd.DataFrame:
+    missing = set(archive.missing(paths))
+    if missing:
+        context.log.warning(
+            "%d images are not in the archive and their quality stays unknown (first: %s)",
+            len(missing),
+            min(missing),
+        )
+    measured = measure_images([path for path in paths if path not in missing], archive.read)
+    judged = measured.merge(quality_outliers(measured), on=IMAGE_PATH, validate="1:1")
+    frame = pd.DataFrame({IMAGE_PATH: paths}).merge(judged, on=IMAGE_PATH, how="left", validate="1:1")
+    absent = frame[IMAGE_PATH].isin(missing)
+    frame.loc[absent, "error"] = "not in the archive"
+    frame["reasons"] = frame["reasons"].fillna("")
+    return frame
+
+
+def _show(frame: pd.DataFrame) -> dict[str, object]:
+    worst = frame.sort_values("score", ascending=False).head(10)[[IMAGE_PATH, "score", "reasons"]]
+    return {
+        "measured": int(frame["score"].notna().sum()),
+        "suspicious": int((frame["reasons"] != "").sum()),
+        "unreadable_or_missing": int(frame["error"].notna().sum()),
+        "most_suspicious": dg.MetadataValue.md(worst.round(3).to_markdown(index=False)),
+    }

@@ -1,0 +1,42 @@
+"""Stage `report`: what people look at."""
+
+import dagster as dg
+import pandas as pd
+
+from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.final import PARTIAL
+from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.report.page import ReportData, render_report
+
+
+@stage(
+    group="results",
+    kinds=("html",),
+    partitioned=False,
+    ins=dict.fromkeys(("clustering_trials", "cluster_profiles", "final", "projection"), PARTIAL),
+)
+def report(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    summary: pd.DataFrame,
+    comparison: pd.DataFrame,
+    ranked_outliers: pd.DataFrame,
+    clustering_trials: dict[str, pd.DataFrame],
+    cluster_profiles: dict[str, pd.DataFrame],
+    final: dict[str, pd.DataFrame],
+    projection: dict[str, pd.DataFrame],
+) -> Result:
+    """One self-contained HTML page: the verdict, the clusters with their pictures, the outliers."""
+    data = ReportData(
+        summary=summary,
+        comparison=comparison,
+        outliers=ranked_outliers,
+        trials=clustering_trials,
+        profiles=cluster_profiles,
+        final=final,
+        projection=projection,
+        archive=open_delivery(settings).archive(),
+    )
+    page = render_report(data)
+    return Result(page, lambda: {"descriptors": len(final), "page_bytes": len(page.encode())})

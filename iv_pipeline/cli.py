@@ -1,0 +1,130 @@
+"""The command `iv-pipeline`: draw the demo, run everything, show where Dagster keeps its history."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.resources
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from iv_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dagster as dg
+
+    from iv_pipeline.config import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if it did what was asked, 1 after one sentence on what was wrong."""
+    parser = argparse.ArgumentParser(prog="iv-pipeline", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="materialise every stage of every descriptor")
+    run.add_argument("descriptors", nargs="*", help="only these descriptors")
+    commands.add_parser("demo", help="draw the demo delivery, if there is no delivery yet")
+    commands.add_parser("env", help="print the exports that make the dagster command share the instance")
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "run":
+            return _run(given.descriptors)
+        if given.command == "demo":
+            _draw_demo()
+        else:
+            print(f"export DAGSTER_HOME={ensure_home()}")
+    except InputError as error:
+        print(f"iv-pipeline: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def ensure_home() -> Path:
+    """Dagster's home: `DAGSTER_HOME`, or a folder under the data root; made, and configured, if need be."""
+    root = Path(os.environ.get("IV_DATA_ROOT") or "data").absolute()
+    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    instance_file = home / "dagster.yaml"
+    if not instance_file.exists():
+        template = importlib.resources.files("iv_pipeline").joinpath("dagster.yaml")
+        instance_file.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+def _draw_demo() -> None:
+    from iv_pipeline.config import Settings
+
+    settings = Settings.from_environment()
+    if settings.delivery.exists():
+        print(f"Delivery: {settings.delivery}")
+        return
+    if os.environ.get("IV_DELIVERY"):
+        raise InputError(f"IV_DELIVERY names {settings.delivery}, and nothing is there: mend it, or unset it")
+    from iv_pipeline.demo import draw_delivery
+
+    print(f"No delivery in {settings.data_root}: drawing the demo delivery into {settings.delivery}")
+    began = time.perf_counter()
+    draw_delivery(Path(str(settings.delivery)), progress=lambda line: print(f"  {line}"))
+    print(f"Demo delivery drawn in {time.perf_counter() - began:.0f} s")
+
+
+def _run(descriptors: Sequence[str]) -> int:
+    home = ensure_home()
+    _draw_demo()
+    import dagster as dg
+
+    from iv_pipeline.config import Settings
+    from iv_pipeline.definitions import build_definitions
+
+    settings = Settings.from_environment()  # again: the demo brings a delivery.yaml
+    for name in descriptors:
+        settings.config.blocks(name)
+    definitions = build_definitions(settings)
+    began = time.perf_counter()
+    with dg.DagsterInstance.get() as instance:
+        done = _execute(definitions, instance, "prepare")
+        failed = []
+        if done:
+            for name in descriptors or settings.config.partitions:
+                print(f"── {name}")
+                if not _execute(definitions, instance, "full_pipeline", name):
+                    failed.append(name)
+            done = not failed and _execute(definitions, instance, "summarise")
+    if not done:
+        what = f" of {', '.join(failed)}" if failed else ""
+        print(f"The run{what} failed; the reason stands above and in Dagster's UI: make ui", file=sys.stderr)
+        return 1
+    _say_where(settings, home, time.perf_counter() - began)
+    return 0
+
+
+def _execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, partition: str | None = None
+) -> bool:
+    """Run a job in this process, so that imports and compiled code are paid for once."""
+    result = definitions.resolve_job_def(job).execute_in_process(
+        instance=instance, partition_key=partition, raise_on_error=False
+    )
+    return bool(result.success)
+
+
+def _say_where(settings: Settings, home: Path, seconds: float) -> None:
+    root = settings.data_root
+    print(
+        f"""
+Done in {seconds:.0f} s.
+  Labels of every image    {root}/Final/<descriptor>.csv
+  Most suspicious first    {root}/Final/outliers.csv
+  What was chosen, ranked  {root}/Final/summary.csv
+  To look at               {root}/Report/index.html
+  Dagster's history        {home}
+Next: make ui, and open http://127.0.0.1:3000"""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
