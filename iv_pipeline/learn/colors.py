@@ -90,13 +90,14 @@ def _name_lab(colors: NDArray[np.float32]) -> NDArray[np.intp]:
     hue = np.degrees(np.arctan2(b, a)) % 360
     name = _HUE_COLORS[np.minimum(np.searchsorted(_HUE_ENDS, hue, side="right"), len(_HUES) - 1)]
     reddish = np.isin(name, [COLORS.index("red"), COLORS.index("purple")])
-    yellowish = np.isin(name, [COLORS.index("orange"), COLORS.index("yellow")])
     name = np.where(reddish & (lightness > 68), COLORS.index("pink"), name)
     grey = np.select(
         [lightness < 30, lightness > 71], [COLORS.index("black"), COLORS.index("white")], COLORS.index("grey")
     )
-    beige = yellowish & (chroma < 35)
-    is_brown = yellowish & ((lightness < 40) | (lightness < 50) & (chroma < 46))
+    orange, yellow = name == COLORS.index("orange"), name == COLORS.index("yellow")
+    is_brown = orange & ((lightness < 40) | (lightness < 50) & (chroma < 46))
+    is_brown |= yellow & (lightness < 60) & (chroma < 0.7 * lightness)
+    beige = (orange | yellow) & (chroma < 35)
     name = np.where(is_brown | beige, COLORS.index("brown"), name)
     name = np.where(beige & (lightness > 84), COLORS.index("white"), name)
     # the eye sees less colour in the dark, and cameras add some of their own

@@ -68,7 +68,8 @@ class ImageQuality:
     edge_share
         Share of the middle of the image that has a notable gradient after slight smoothing.
     centre_difference
-        Mean colour distance of the centre from the typical border colour, 0 to 3; small if nothing is there.
+        Mean colour distance of the centre from the typical border colour, relative to how bright that is;
+        0 to 5, small if nothing is there.
     entropy
         Entropy of the luma histogram over its maximum, 0 to 1.
     red, green, blue
@@ -284,8 +285,9 @@ def _centre_difference(half: NDArray[np.float32]) -> NDArray[np.float32]:
     is_border[3:-3, 3:-3] = False
     border = np.median(coarse[:, is_border], axis=1)
     centre = coarse[:, 7:-7, 7:-7]
-    distance: NDArray[np.float32] = np.abs(centre - border[:, None, None]).sum(axis=-1).mean(axis=(1, 2))
-    return distance
+    distance = np.abs(centre - border[:, None, None]).sum(axis=-1).mean(axis=(1, 2))
+    relative: NDArray[np.float32] = distance / (border.sum(axis=-1) + np.float32(0.6))
+    return relative
 
 
 def _entropy(luma: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -338,7 +340,7 @@ _OTHERS = (
     _Symptom("blurred", "sharpness 10^{:.1f}", "sharpness", np.asarray, -1, -1.8, 0.12, 0.1),
     _Symptom("empty", "edges in {:.1%} of the middle", "edge_share", _log(0.005), -1, -1.7, 0.12, 0.12),
     _Symptom(
-        "empty", "the centre looks like the border", "centre_difference", _log(0.01), -1, -1.0, 0.08, 0.1
+        "empty", "the centre looks like the border", "centre_difference", _log(0.005), -1, -1.25, 0.08, 0.1
     ),
 )
 
