@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from sklearn.cluster import AgglomerativeClustering
+from sklearn.cluster import KMeans as ReferenceKMeans
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture as ReferenceMixture
+
+from iv_pipeline.errors import InputError
+from iv_pipeline.learn.clustering import ALGORITHMS, Space, base
+from iv_pipeline.learn.clustering.base import PrototypeModel
+
+
+def blobs(n_rows: int = 1200, centers: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    X, y = make_blobs(n_rows, centers=centers, n_features=5, cluster_std=0.6, random_state=2)
+    return X.astype(np.float32), y
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_finds_clear_clusters_among_all_rows(name: str) -> None:
+    X, y = blobs()
+    space = Space(X)
+    scores = []
+    for parameters in ALGORITHMS[name].grid((3, 6)):
+        clustering = ALGORITHMS[name].fit(space, parameters)
+        assert clustering.labels.shape == clustering.confidence.shape == (len(X),)
+        assert set(np.unique(clustering.labels)) - {-1} == set(range(clustering.n_clusters))
+        assert clustering.confidence.min() >= 0
+        assert clustering.confidence.max() <= 1
+        assert not clustering.confidence[clustering.labels == -1].any()
+        scores.append(adjusted_rand_score(y, clustering.labels))
+    assert max(scores) > 0.9
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_one_seed_gives_the_same_labels(name: str) -> None:
+    X, _ = blobs()
+    parameters = ALGORITHMS[name].grid((6,))[0]
+    first, second = (ALGORITHMS[name].fit(Space(X, seed=5), parameters) for _ in range(2))
+    np.testing.assert_array_equal(first.labels, second.labels)
+    np.testing.assert_array_equal(first.confidence, second.confidence)
+
+
+@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative"])
+def test_a_model_assigns_the_rows_of_its_fit_as_the_fit_did(name: str) -> None:
+    X, _ = blobs()
+    clustering = ALGORITHMS[name].fit(Space(X), ALGORITHMS[name].grid((6,))[0])
+    assert clustering.model is not None
+    labels, confidence = clustering.model.predict(X)
+    np.testing.assert_array_equal(labels, clustering.labels)
+    np.testing.assert_array_equal(confidence, clustering.confidence)
+
+
+def test_kmeans_is_scikit_learns() -> None:
+    X, _ = blobs()
+    reference = ReferenceKMeans(6, n_init=4, random_state=0).fit_predict(X)
+    found = ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 6}).labels
+    assert adjusted_rand_score(reference, found) > 0.999
+
+
+def test_mixture_posteriors_are_scikit_learns() -> None:
+    X, _ = blobs(400, 3)
+    fitted = ALGORITHMS["gaussianmixture"].fit(Space(X), {"n_components": 3})
+    floor = 1e-3 * float(X.var(axis=0, dtype=np.float64).mean())
+    reference = ReferenceMixture(
+        3, covariance_type="diag", reg_covar=floor, max_iter=50, random_state=0
+    ).fit(X)
+    np.testing.assert_allclose(fitted.confidence, reference.predict_proba(X).max(axis=1), atol=1e-4)
+
+
+def test_agglomerative_of_few_rows_is_scikit_learns() -> None:
+    X, _ = blobs(500)
+    reference = AgglomerativeClustering(9).fit_predict(X.astype(np.float64))
+    found = ALGORITHMS["agglomerative"].fit(Space(X), {"n_clusters": 9}).labels
+    assert adjusted_rand_score(reference, found) == 1
+
+
+def test_agglomerative_on_prototypes_comes_close_to_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, _ = blobs(3000, 12)
+    reference = AgglomerativeClustering(12).fit_predict(X.astype(np.float64))
+    monkeypatch.setattr(base, "N_PROTOTYPES", 300)
+    found = ALGORITHMS["agglomerative"].fit(Space(X), {"n_clusters": 12})
+    assert found.parameters["n_prototypes"] <= 300
+    assert adjusted_rand_score(reference, found.labels) > 0.95
+
+
+def test_more_clusters_than_rows_are_refused_with_a_remedy() -> None:
+    X, _ = blobs(20)
+    with pytest.raises(InputError, match="50 clusters were asked for and only 20 rows are usable: lower"):
+        ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 50})
+
+
+def test_confidence_is_the_simplified_silhouette() -> None:
+    model = PrototypeModel(np.array([[0.0], [1.0], [5.0]], np.float32), np.array([0, 0, 1], np.int32))
+    labels, confidence = model.predict(np.array([[2.0], [5.0], [3.0]], np.float32))
+    assert labels.tolist() == [0, 1, 0]
+    np.testing.assert_allclose(confidence, [1 - 1 / 3, 1, 0], atol=1e-6)
+
+
+def test_a_single_cluster_is_certain() -> None:
+    model = PrototypeModel(np.zeros((1, 2), np.float32), np.zeros(1, np.int32))
+    labels, confidence = model.predict(np.ones((3, 2), np.float32))
+    assert labels.tolist() == [0, 0, 0]
+    assert np.isfinite(confidence).all()

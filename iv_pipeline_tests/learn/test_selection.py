@@ -1,0 +1,102 @@
+import inspect
+import json
+
+import numpy as np
+import pytest
+from sklearn.datasets import make_blobs
+from sklearn.metrics import silhouette_score
+
+from iv_pipeline.learn import selection
+from iv_pipeline.learn.clustering import Space
+from iv_pipeline.learn.selection import Judge, Selection, fit_predictor, internal_scores, run_trials
+
+
+def two_views(n_rows: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is shown, and two descriptors of it; the first also has a loud artefact of its own."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(8, size=n_rows)
+    first, second = rng.normal(size=(2, 8, 6)) * 3
+    own = rng.integers(8, size=n_rows)
+    artefact = rng.normal(size=(8, 6))[own] * 6
+    view = np.hstack([first[truth] + rng.normal(size=(n_rows, 6)), artefact + rng.normal(size=(n_rows, 6))])
+    return truth, view.astype(np.float32), (second[truth] + rng.normal(size=(n_rows, 6))).astype(np.float32)
+
+
+def trials(**options: object) -> Selection:
+    _, view, other = two_views()
+    spaces = {"standard": Space(view[:, :6]), "minmax": Space(view[:, 6:])}
+    settings = {"n_clusters": (4, 8), "naming_budget": 8, "algorithms": ("kmeans", "hdbscan"), **options}
+    return run_trials(spaces, Judge({"other": fit_predictor(other)}), **settings)  # type: ignore[arg-type]
+
+
+def test_clusters_of_what_is_shown_are_predictable_and_artefacts_are_not() -> None:
+    truth, _, other = two_views()
+    predictor = fit_predictor(other)
+    assert predictor.score(truth.astype(np.int32)) > 0.9
+    assert abs(predictor.score(np.random.default_rng(1).integers(8, size=len(truth)).astype(np.int32))) < 0.05
+
+
+def test_the_representation_that_shows_something_real_wins() -> None:
+    chosen = trials()
+    assert chosen.winner.scaler == "standard"
+    assert chosen.criterion == "predictability"
+    assert "other descriptors predict its clusters best" in chosen.reason
+
+
+def test_only_clusterings_at_the_budget_are_candidates() -> None:
+    assert trials().winner.n_clusters >= selection.BUDGET_TOLERANCE * 8
+    assert trials(naming_budget=4, n_clusters=(4, 8)).winner.n_clusters <= 4
+
+
+def test_every_trial_is_a_row_with_its_parameters_and_scores() -> None:
+    frame = trials().to_frame()
+    assert frame["won"].sum() == 1
+    assert set(frame[frame["kept"]]["algorithm"]) == {"kmeans", "hdbscan"}
+    assert frame[frame["kept"]]["scaler"].nunique() == 1
+    assert json.loads(frame["parameters"].iloc[0]) == {"n_clusters": 4}
+    assert frame["predictability"].between(-0.1, 1).all()
+
+
+def test_what_a_person_fixes_is_obeyed_and_said() -> None:
+    chosen = trials(fixed={"scaler": "minmax", "algorithm": "kmeans", "n_clusters": 5})
+    assert (chosen.winner.scaler, chosen.winner.algorithm, chosen.winner.n_clusters) == ("minmax", "kmeans", 5)
+    assert "fixed in the configuration: scaler minmax" in chosen.reason
+
+
+def test_without_another_descriptor_stability_leads() -> None:
+    _, view, _ = two_views()
+    chosen = run_trials(
+        {"standard": Space(view)}, Judge(), n_clusters=(8,), naming_budget=8, algorithms=("kmeans",)
+    )
+    assert chosen.criterion == "stability"
+    assert np.isnan(chosen.winner.scores["predictability"])
+
+
+def test_labels_have_no_way_into_the_choice() -> None:
+    for function in (run_trials, Judge, fit_predictor):
+        names = set(inspect.signature(function).parameters)
+        assert not names & {"labels", "label", "truth", "y"}
+
+
+def test_identity_is_one_when_vehicles_stay_together_and_zero_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    vehicles = np.repeat(np.arange(300), 8)
+    space = Space(rng.normal(size=(2400, 3)).astype(np.float32))
+    scores = {}
+    for name, labels in {"together": vehicles % 6, "chance": rng.integers(6, size=2400)}.items():
+        clustering = selection.Clustering(labels.astype(np.int32), np.ones(2400, np.float32), {})
+        scores[name] = Judge(identities=vehicles).score(space, clustering, None)["identity"]
+    assert scores["together"] == pytest.approx(1)
+    assert abs(scores["chance"]) < 0.02
+
+
+def test_internal_scores_leave_noise_out() -> None:
+    X, y = make_blobs(500, centers=4, random_state=0)
+    noisy = np.vstack([X, np.full((20, 2), 1e3)]).astype(np.float32)
+    labels = np.concatenate([y, np.full(20, -1)]).astype(np.int32)
+    assert internal_scores(noisy, labels)["silhouette"] == pytest.approx(silhouette_score(X, y), abs=1e-4)
+
+
+def test_one_cluster_has_no_internal_scores() -> None:
+    scores = internal_scores(np.zeros((10, 2), np.float32), np.zeros(10, np.int32))
+    assert all(np.isnan(value) for value in scores.values())
