@@ -19,8 +19,8 @@ SUPERSAMPLING = 3
 _AZIMUTH = 24.0
 """Usual angle between the road and the line of sight, degrees: the camera stands at the roadside."""
 
-_ZOOM = 750.0
-"""Usual scale, supersampled pixels per unit of the image plane; small vehicles come out somewhat smaller."""
+_ZOOM = 68.0
+"""Usual scale, supersampled pixels per metre; small vehicles are seen larger, and what would not fit smaller."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +79,27 @@ def aim(vehicle: NDArray[np.float64], view: str, rng: np.random.Generator) -> Ca
     rng
         Draws the angle, distance, tilt, skew and crop.
     """
-    azimuth = np.deg2rad(rng.normal(_AZIMUTH, 9)) + (np.pi if view == "rear" else 0)
-    elevation = np.deg2rad(rng.uniform(15, 25))
+    azimuth = np.deg2rad(rng.normal(_AZIMUTH, 6)) + (np.pi if view == "rear" else 0)
+    elevation = np.deg2rad(rng.uniform(17, 23))
     center = (vehicle.min(axis=0) + vehicle.max(axis=0)) / 2
     towards = np.array(
         [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
     )
-    eye = center + towards * rng.uniform(12, 17)
+    distance = rng.uniform(12, 17)
+    eye = center + towards * distance
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     axes = np.stack([right, -np.cross(towards, right), -towards])
-    return Camera(eye, axes, _crop(Camera(eye, axes, np.eye(2, 3)).pixels(vehicle), rng))
+    return Camera(eye, axes, _crop(Camera(eye, axes, np.eye(2, 3)).pixels(vehicle), distance, rng))
 
 
-def _crop(plane: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _crop(plane: NDArray[np.float64], distance: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Tilt, skew and scale the image plane so that points `plane`, shape ``(n, 2)``, fill most of a photo."""
-    tilt = np.deg2rad(rng.normal(0, 1.5))
+    tilt = np.deg2rad(rng.normal(0, 1.2))
     skew = np.array([[1.0, rng.normal(0, 0.03)], [rng.normal(0, 0.02), rng.uniform(0.94, 1.06)]])
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]) @ skew
     low, high = (plane @ turn.T).min(axis=0), (plane @ turn.T).max(axis=0)
     size = np.array([WIDTH, HEIGHT]) * SUPERSAMPLING
     fit = float(np.min(size / (high - low)))
-    scale = rng.uniform(0.88, 1.0) * min(fit, (fit * _ZOOM) ** 0.5)
+    scale = rng.uniform(0.88, 1.0) * min(fit, fit**0.25 * (distance * _ZOOM) ** 0.75)
     shift = rng.normal(0, 0.02, 2) * size
     return np.column_stack([scale * turn, size / 2 - scale * (low + high) / 2 + shift])

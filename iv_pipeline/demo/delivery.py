@@ -135,7 +135,9 @@ def plan(n_images: int, seed: int) -> list[Shot]:
 def _fleet(n_vehicles: int, seed: int) -> list[Vehicle]:
     """Vehicles whose body types and colours come up about as often as they should, however few they are."""
     rng = np.random.default_rng([seed, 1])
-    bodies = _shuffled_decks([*BODIES], [body for body, n in _DECK.items() for _ in range(n - 1)], n_vehicles, rng)
+    bodies = _shuffled_decks(
+        [*BODIES], [body for body, n in _DECK.items() for _ in range(n - 1)], n_vehicles, rng
+    )
     colors = _shuffled_decks([*PAINTS], [], n_vehicles, rng)
     return [
         build(body, color, np.random.default_rng([seed, 2, i]))
@@ -147,7 +149,9 @@ def _shuffled_decks(first: list[str], rest: list[str], n: int, rng: np.random.Ge
     """`n` cards from decks shuffled one after another, in each of which `first` comes before `rest`."""
     cards: list[str] = []
     while len(cards) < n:
-        cards += [str(card) for part in (first, rest) for card in rng.permutation(np.array(part, dtype=object))]
+        cards += [
+            str(card) for part in (first, rest) for card in rng.permutation(np.array(part, dtype=object))
+        ]
     return cards[:n]
 
 
@@ -161,7 +165,9 @@ def _archive(
 ) -> NDArray[np.uint8]:
     """Draw photos into the archive; return them as they will be read, shape ``(n, height, width, 3)``."""
     photos = []
-    for shot, data in zip(shots, map_ordered(lambda i: _jpeg(shots[i], fleet, seed), len(shots)), strict=True):
+    for shot, data in zip(
+        shots, map_ordered(lambda i: _jpeg(shots[i], fleet, seed), len(shots)), strict=True
+    ):
         archive.writestr(zipfile.ZipInfo(shot.path, _EPOCH), data)
         photos.append(np.asarray(Image.open(io.BytesIO(data))))
     return np.stack(photos)

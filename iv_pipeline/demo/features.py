@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _HUES, _GREYS = 10, 6
 
 
-def color_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Hue and grey-level histograms of four soft regions, square roots of shares.
+def colors(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean colours over a grid, and a histogram of hues and greys in the middle of the photo.
 
     Parameters
     ----------
@@ -31,40 +31,62 @@ def color_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns
     -------
     numpy.ndarray
-        Shape ``(n, 64)``: the middle of the photo, then its upper, middle and lower part, 16 bins each.
+        Shape ``(n, 64)``: CIE L*a*b* (hundreds) in 4 × 4 cells, then square roots of the shares of 10 hues and
+        6 grey levels.
     """
-    n, height, width, _ = images.shape
-    pixels = images.reshape(n, -1, 3).astype(np.float32) / 255
+    lab = _lab(_middle(_middle(images)))
+    layout = np.stack([_cells(lab[..., k], 4) for k in range(3)], axis=-1)
+    return np.concatenate([layout.reshape(len(images), -1), _hues_and_greys(images)], axis=1)
+
+
+def _hues_and_greys(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    middle = _middle(_middle(images))
+    n, height, width, _ = middle.shape
+    pixels = middle.reshape(n, -1, 3).astype(np.float32) / np.float32(255)
     high, low = pixels.max(axis=2), pixels.min(axis=2)
     chroma = high - low
-    share = np.clip((chroma / np.maximum(high, 0.15) - 0.12) * 3, 0, 1)  # of a pixel that counts as colourful
-    hue = (_hue(pixels, high, chroma) * _HUES).astype(np.int64) % _HUES
+    share = np.clip((chroma / np.maximum(high, 0.1) - 0.12) * 4, 0, 1)  # of a pixel that counts as colourful
+    hue = (_hue(pixels, high, chroma) * _HUES + 0.5).astype(np.int64) % _HUES
     grey = np.minimum(high * _GREYS, _GREYS - 1).astype(np.int64) + _HUES
     n_bins = _HUES + _GREYS
     offset = np.arange(n)[:, None] * n_bins
-    regions = [_blob(height, width, row, spread) for row, spread in ((0.5, 0.2), (0.3, 0.14), (0.5, 0.1), (0.7, 0.14))]
-    columns = []
-    for region in regions:
-        counts = np.bincount((hue + offset).ravel(), (share * region).ravel(), n * n_bins)
-        counts += np.bincount((grey + offset).ravel(), ((1 - share) * region).ravel(), n * n_bins)
-        columns.append(np.sqrt(counts.reshape(n, n_bins)))
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    region = _spot(height, width, 0.18)
+    counts = np.bincount((hue + offset).ravel(), (share * region).ravel(), n * n_bins)
+    counts += np.bincount((grey + offset).ravel(), ((1 - share) * region).ravel(), n * n_bins)
+    return np.sqrt(counts).reshape(n, n_bins).astype(np.float32)
 
 
-def _hue(pixels: NDArray[np.float32], high: NDArray[np.float32], chroma: NDArray[np.float32]) -> NDArray[np.float32]:
+def _lab(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """CIE L*a*b* under daylight, in hundreds; a gamma of 2.2 stands for that of sRGB."""
+    xyz = _LINEAR[images] @ _TO_XYZ
+    x, y, z = np.moveaxis(np.cbrt(xyz), -1, 0)
+    return np.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], axis=-1)
+
+
+_LINEAR = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
+_TO_XYZ = np.array(
+    [[0.4340, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1898, 0.0722, 0.8728]], dtype=np.float32
+)  # white is (1, 1, 1)
+
+
+def _hue(
+    pixels: NDArray[np.float32], high: NDArray[np.float32], chroma: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Hue as in HSV, 0 to 1."""
     red, green, blue = np.moveaxis(pixels, 2, 0)
     safe = np.maximum(chroma, 1e-6)
     sector = np.where(
-        high == red, (green - blue) / safe % 6, np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4)
+        high == red,
+        (green - blue) / safe % 6,
+        np.where(high == green, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     return np.asarray(sector / 6, np.float32)
 
 
-def _blob(height: int, width: int, row: float, spread: float) -> NDArray[np.float32]:
-    """Weights of the pixels of a soft region in the middle column, summing to 1, shape ``(height * width,)``."""
-    y = np.exp(-0.5 * (((np.arange(height) + 0.5) / height - row) / spread) ** 2)
-    x = np.exp(-0.5 * (((np.arange(width) + 0.5) / width - 0.5) / 0.2) ** 2)
+def _spot(height: int, width: int, spread: float) -> NDArray[np.float32]:
+    """Weights of the pixels of a soft spot in the middle, summing to 1, shape ``(height * width,)``."""
+    y = np.exp(-0.5 * (((np.arange(height) + 0.5) / height - 0.5) / spread) ** 2)
+    x = np.exp(-0.5 * (((np.arange(width) + 0.5) / width - 0.5) / spread) ** 2)
     weights = np.outer(y, x).ravel()
     return np.asarray(weights / weights.sum(), np.float32)
 
@@ -75,9 +97,9 @@ def gradient_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns
     -------
     numpy.ndarray
-        Shape ``(n, 128)``: 8 orientations in 4 × 4 cells, square roots of shares of their row of cells.
+        Shape ``(n, 128)``: 8 orientations in 4 × 4 cells of the middle of the photo, square roots of shares.
     """
-    grey = _smooth(_grey(images))
+    grey = _smooth(_grey(_middle(images)))
     dy, dx = np.gradient(grey, axis=(1, 2))
     strength = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) % np.pi * (8 / np.pi)
@@ -85,13 +107,16 @@ def gradient_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     upper_share = angle - lower
     histograms = np.stack(
         [
-            _cells(strength * ((lower % 8 == k) * (1 - upper_share) + ((lower + 1) % 8 == k) * upper_share), 4)
+            _cells(
+                strength * ((lower % 8 == k) * (1 - upper_share) + ((lower + 1) % 8 == k) * upper_share), 4
+            )
             for k in range(8)
         ],
         axis=-1,
     )  # (n, 4, 4, 8)
-    total = histograms.sum(axis=(2, 3), keepdims=True)
-    return np.sqrt(histograms / (total + 1)).reshape(len(images), -1).astype(np.float32)
+    total = histograms.sum(axis=(1, 2, 3), keepdims=True)
+    shares = (histograms / (total + 1)).reshape(len(images), -1)
+    return np.asarray(np.sqrt(shares), np.float32)
 
 
 def textures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -107,7 +132,9 @@ def textures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     columns = []
     for step in (2, 4):
         small = _shrink(grey, step)
-        normal = (small - small.mean(axis=(1, 2), keepdims=True)) / (small.std(axis=(1, 2), keepdims=True) + 4)
+        normal = (small - small.mean(axis=(1, 2), keepdims=True)) / (
+            small.std(axis=(1, 2), keepdims=True) + 4
+        )
         responses = np.abs(_convolve(normal[..., None], _gabor_filters(), 1))
         half = responses.shape[1] // 2
         for part in (responses[:, :half], responses[:, half:]):
@@ -131,20 +158,24 @@ def _gabor_filters() -> NDArray[np.float32]:
 
 
 def random_network(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Two layers of fixed random filters with ReLU and pooling: some of everything, skewed and sparse.
+    """Two layers of fixed random filters with ReLU and pooling: some of everything, and never negative.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(n, 320)``, not negative: 80 filters in 2 × 2 quarters.
+        Shape ``(n, 320)``: square roots of the mean responses to 20 filters in 4 × 4 cells.
     """
     rng = np.random.default_rng(1906)
-    pixels = _shrink(images.astype(np.float32), 2)
-    normal = (pixels - pixels.mean(axis=(1, 2, 3), keepdims=True)) / (pixels.std(axis=(1, 2, 3), keepdims=True) + 8)
+    pixels = _shrink(_middle(images).astype(np.float32), 2)
+    grey = pixels.mean(axis=3, keepdims=True)
+    muted = grey + 0.35 * (pixels - grey)  # colour must not drown shape
+    normal = (muted - muted.mean(axis=(1, 2, 3), keepdims=True)) / (
+        muted.std(axis=(1, 2, 3), keepdims=True) + 8
+    )
     first = _relu(_convolve(normal, _random_filters(5, 3, 32, rng), 2), 0.3)
-    second = _relu(_convolve(_local_maxima(first), _random_filters(3, 32, 80, rng), 1), 0.2)
-    pooled = np.stack([_cells(second[..., k], 2) for k in range(second.shape[-1])], axis=-1)
-    return np.asarray(pooled.reshape(len(images), -1), np.float32)
+    second = _relu(_convolve(_local_maxima(first), _random_filters(3, 32, 20, rng), 1), 0.2)
+    pooled = np.stack([_cells(second[..., k], 4) for k in range(second.shape[-1])], axis=-1)
+    return np.sqrt(pooled.reshape(len(images), -1))
 
 
 def _random_filters(side: int, channels: int, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -156,7 +187,7 @@ def _random_filters(side: int, channels: int, n: int, rng: np.random.Generator) 
 
 
 def _relu(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
-    return np.maximum(values - np.float32(threshold), 0)
+    return np.asarray(np.maximum(values - np.float32(threshold), 0))
 
 
 def _local_maxima(maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -171,11 +202,17 @@ def _convolve(maps: NDArray[np.float32], filters: NDArray[np.float32], stride: i
     side = round((filters.shape[0] / channels) ** 0.5)
     windows = sliding_window_view(maps, (side, side), axis=(1, 2))[:, ::stride, ::stride]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, filters.shape[0])
-    return (patches @ filters).reshape(*windows.shape[:3], -1)
+    return np.asarray((patches @ filters).reshape(*windows.shape[:3], -1), np.float32)
+
+
+def _middle(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The photos without an eighth of their width and a tenth of their height at each edge."""
+    rows, columns = images.shape[1] // 10, images.shape[2] // 8
+    return images[:, rows:-rows, columns:-columns]
 
 
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return images @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.asarray(images @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
 
 
 def _smooth(maps: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -205,6 +242,6 @@ EXTRACTORS: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
     "efficientnet-b7": random_network,
     "osnet": textures,
     "vdc_type": gradient_histograms,
-    "vdc_color": color_histograms,
+    "vdc_color": colors,
 }
 """Name of each descriptor and what computes it for photos of shape ``(n, height, width, 3)``."""

@@ -59,7 +59,9 @@ _WEATHERS = (
     _Weather(0.26, (0.95, 0.97, 1.0), (200, 206, 210), ambient=0.72, diffuse=0.25),
     _Weather(0.1, (1.06, 0.9, 0.76), (234, 190, 150), ambient=0.42, diffuse=0.6, lamps=0.35, sun=True),
     _Weather(0.12, (0.38, 0.43, 0.58), (24, 28, 44), ambient=0.7, diffuse=0.3, lamps=1.0),
-    _Weather(0.09, (0.74, 0.8, 0.86), (150, 160, 168), fog=0.22, ambient=0.75, diffuse=0.15, lamps=0.4, rain=True),
+    _Weather(
+        0.09, (0.74, 0.8, 0.86), (150, 160, 168), fog=0.22, ambient=0.75, diffuse=0.15, lamps=0.4, rain=True
+    ),
     _Weather(0.07, (0.96, 0.98, 1.0), (206, 210, 212), fog=0.62, ambient=0.75, diffuse=0.15, lamps=0.3),
 )
 
@@ -97,9 +99,9 @@ def photograph(
 
     if flaw != "empty":
         _traffic(vehicle, neighbor, camera, park, rng)
-        if rng.random() < 0.14:
+        if rng.random() < 0.1:
             _branch(draw, rng)
-        elif rng.random() < 0.06:
+        elif rng.random() < 0.05:
             _pole(draw, rng)
     pixels = np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float32)
     lamps = None if flaw == "empty" else camera.pixels(_lamps(vehicle, view)) / SUPERSAMPLING
@@ -123,9 +125,9 @@ def _traffic(
     park: Callable[[Vehicle, NDArray[np.float64]], None],
     rng: np.random.Generator,
 ) -> None:
-    """Park the vehicle and, in one photo of five, the other one in the next lane or before or behind it."""
+    """Park the vehicle and, in one photo of seven, the other one in the next lane or before or behind it."""
     here = np.zeros(3)
-    if rng.random() > 0.2:
+    if rng.random() > 0.14:
         park(vehicle, here)
         return
     side, ahead = rng.choice([-1, 1], 2)
@@ -203,9 +205,9 @@ def _dapple(rng: np.random.Generator) -> NDArray[np.float32]:
         across = (_COLUMNS - WIDTH / 2) * np.cos(angle) + (_ROWS - HEIGHT / 2) * np.sin(angle)
         shade = np.clip(across / 2 + rng.normal(0, 8), 0, 1)
     else:
-        blobs = Image.fromarray((rng.random((7, 9)) * 255).astype(np.uint8))
+        blobs = Image.fromarray((rng.random((10, 13)) * 255).astype(np.uint8))
         grown = np.asarray(blobs.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
-        shade = np.clip((grown - 96) / 30, 0, 1)
+        shade = np.clip((grown - 90) / 80, 0, 1)
     return np.asarray(1 - rng.uniform(0.3, 0.5) * shade[..., None], np.float32)
 
 

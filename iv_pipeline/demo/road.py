@@ -95,7 +95,7 @@ class _Road:
 
     def _dashes(self, value: NDArray[np.float32], period: float) -> NDArray[np.float32]:
         wave = np.sin(value * np.float32(2 * np.pi / period)) * np.float32(period / 6)
-        return np.clip(wave / self.blur + 0.5, 0, 1)
+        return np.asarray(np.clip(wave / self.blur + 0.5, 0, 1))
 
     @staticmethod
     def _cover(color: NDArray[np.float32], share: NDArray[np.float32], paint: ArrayLike) -> None:

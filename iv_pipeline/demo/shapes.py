@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from iv_pipeline.demo.camera import Camera
 
 RGB = tuple[float, float, float]
-Points = Sequence[tuple[float, float]] if TYPE_CHECKING else object
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,16 @@ class Prism:
         Where the middle plane lies.
     """
 
-    def __init__(self, profile: Points, half_widths: Sequence[float] | float, y: float = 0.0) -> None:
+    def __init__(
+        self, profile: Sequence[tuple[float, float]], half_widths: Sequence[float] | float, y: float = 0.0
+    ) -> None:
         self._profile = np.asarray(profile, dtype=np.float64)
         self._widths = np.broadcast_to(np.asarray(half_widths, np.float64), len(self._profile))
         self._y = y
 
-    def strip(self, index: int, uv: Points = ((0, 0), (1, 0), (1, 1), (0, 1))) -> NDArray[np.float64]:
+    def strip(
+        self, index: int, uv: Sequence[tuple[float, float]] = ((0, 0), (1, 0), (1, 1), (0, 1))
+    ) -> NDArray[np.float64]:
         """A polygon on the face between vertex `index` and the next; u runs right to left, v along the profile."""
         ends = [index, (index + 1) % len(self._profile)]
         (x0, z0), (x1, z1) = self._profile[ends]
@@ -69,8 +72,8 @@ class Prism:
         width = w0 + v * (w1 - w0)
         return np.column_stack([x0 + v * (x1 - x0), self._y + (2 * u - 1) * width, z0 + v * (z1 - z0)])
 
-    def side(self, sign: int, polygon: Points | None = None) -> NDArray[np.float64]:
-        """The left (`sign` 1) or right (-1) side, or a polygon of ``(x, z)`` on it that runs as the profile does."""
+    def side(self, sign: int, polygon: Sequence[tuple[float, float]] | None = None) -> NDArray[np.float64]:
+        """The left (`sign` 1) or right (-1) side, or a polygon of ``(x, z)`` on it, running as profiles do."""
         points = self._profile if polygon is None else np.asarray(polygon, dtype=np.float64)
         order = np.argsort(self._profile[:, 1], kind="stable")
         by_height = np.interp(points[:, 1], self._profile[order, 1], self._widths[order])
@@ -185,5 +188,7 @@ def paint(
         flat = pixels.reshape(-1).tolist()
         ends = [*part.starts[1:].tolist(), len(pixels)]
         colors = light.shade(part).tolist()
-        for i in np.flatnonzero(area < 0).tolist():  # rows run down: what faces the camera turns the other way
+        for i in np.flatnonzero(
+            area < 0
+        ).tolist():  # rows run down: what faces the camera turns the other way
             draw.polygon(flat[2 * part.starts[i] : 2 * ends[i]], fill=tuple(colors[i]))

@@ -27,29 +27,29 @@ PAINTS: dict[str, RGB] = {
 
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "sedan": {
-        "length": (4.2, 4.9), "width": (1.72, 1.88), "height": (1.38, 1.52), "sill": (0.24, 0.32),
-        "belt": (0.88, 0.98), "bonnet": (1.1, 1.4), "deck": (0.5, 0.95), "rake_front": (0.6, 0.85),
-        "rake_rear": (0.5, 0.85), "wheel": (0.3, 0.34),
+        "length": (4.45, 4.95), "width": (1.74, 1.88), "height": (1.36, 1.48), "sill": (0.22, 0.3),
+        "belt": (0.86, 0.96), "bonnet": (1.15, 1.4), "deck": (0.75, 1.05), "rake_front": (0.65, 0.85),
+        "rake_rear": (0.55, 0.85), "wheel": (0.3, 0.34),
     },
     "hatchback": {
-        "length": (3.6, 4.3), "width": (1.66, 1.82), "height": (1.4, 1.6), "sill": (0.24, 0.34),
-        "belt": (0.88, 1.02), "bonnet": (0.85, 1.15), "deck": (0.06, 0.34), "rake_front": (0.55, 0.8),
-        "rake_rear": (0.3, 0.7), "wheel": (0.29, 0.34),
+        "length": (3.5, 4.05), "width": (1.62, 1.76), "height": (1.44, 1.58), "sill": (0.24, 0.32),
+        "belt": (0.88, 1.0), "bonnet": (0.75, 1.0), "deck": (0.06, 0.2), "rake_front": (0.55, 0.8),
+        "rake_rear": (0.3, 0.6), "wheel": (0.28, 0.32),
     },
     "suv": {
-        "length": (4.1, 4.9), "width": (1.8, 1.98), "height": (1.6, 1.86), "sill": (0.36, 0.5),
-        "belt": (1.02, 1.2), "bonnet": (0.95, 1.25), "deck": (0.05, 0.2), "rake_front": (0.4, 0.65),
-        "rake_rear": (0.18, 0.45), "wheel": (0.36, 0.42),
+        "length": (4.4, 4.95), "width": (1.86, 2.02), "height": (1.72, 1.94), "sill": (0.42, 0.54),
+        "belt": (1.1, 1.24), "bonnet": (1.0, 1.25), "deck": (0.05, 0.15), "rake_front": (0.35, 0.55),
+        "rake_rear": (0.12, 0.3), "wheel": (0.38, 0.44),
     },
     "pickup": {
-        "length": (4.9, 5.6), "width": (1.8, 2.0), "height": (1.62, 1.88), "sill": (0.38, 0.52),
-        "belt": (1.02, 1.16), "bonnet": (1.05, 1.3), "deck": (1.5, 2.2), "rake_front": (0.45, 0.65),
-        "rake_rear": (0.08, 0.22), "wheel": (0.36, 0.42),
+        "length": (5.2, 5.8), "width": (1.82, 2.0), "height": (1.68, 1.88), "sill": (0.42, 0.54),
+        "belt": (1.02, 1.14), "bonnet": (1.05, 1.3), "deck": (1.9, 2.5), "rake_front": (0.45, 0.65),
+        "rake_rear": (0.06, 0.16), "wheel": (0.38, 0.43),
     },
     "minibus": {
-        "length": (4.5, 5.6), "width": (1.82, 2.06), "height": (1.85, 2.4), "sill": (0.26, 0.38),
-        "belt": (1.08, 1.25), "bonnet": (0.3, 0.75), "deck": (0.04, 0.1), "rake_front": (0.4, 0.75),
-        "rake_rear": (0.06, 0.22), "wheel": (0.31, 0.36),
+        "length": (4.7, 5.7), "width": (1.86, 2.06), "height": (1.98, 2.45), "sill": (0.26, 0.38),
+        "belt": (1.1, 1.25), "bonnet": (0.3, 0.65), "deck": (0.04, 0.1), "rake_front": (0.4, 0.75),
+        "rake_rear": (0.06, 0.18), "wheel": (0.31, 0.36),
     },
 }  # fmt: skip
 
@@ -175,7 +175,7 @@ def _car(body: str, color: str, trim: _Trim, rng: np.random.Generator) -> Vehicl
     panel_van = body == "minibus" and rng.random() < 0.3
     top = [*_cabin_faces(cabin, size, trim, panel_van=panel_van), *_roof_extras(size, trim)]
     parts = [Part(tuple(faces)), Part(tuple(top), 1, (_cabin_middle(size), 0.0, 1.0))]
-    if body == "pickup" and rng.random() < 0.5:
+    if body == "pickup" and rng.random() < 0.35:
         parts.append(_load(size, trim, rng))
     lamps = {1: lower.strip(1, [(0.12, 0.5), (0.88, 0.5)]), 5: lower.strip(5, [(0.1, 0.4), (0.9, 0.4)])}
     return Vehicle(body, color, tuple(parts), lamps[1], lamps[5])
@@ -215,7 +215,9 @@ def _front(lower: Prism, trim: _Trim) -> list[Face]:
     faces = [Face(lower.strip(1, _rectangle((0.5 - g, 0.5 + g), (0.12, 0.85))), (30, 30, 33))]
     for i in range(trim.bars):
         v = 0.25 + 0.5 * i / max(trim.bars - 1, 1)
-        faces.append(Face(lower.strip(1, _rectangle((0.5 - g, 0.5 + g), (v - 0.05, v + 0.05))), (150, 152, 156)))
+        faces.append(
+            Face(lower.strip(1, _rectangle((0.5 - g, 0.5 + g), (v - 0.05, v + 0.05))), (150, 152, 156))
+        )
     for u in ((0.02, 0.02 + w), (0.98 - w, 0.98)):
         lamp = _rectangle(u, (0.92 - h * 0.8, 0.94))
         faces += [Face(lower.strip(1, lamp), _LAMP, shines=True)]
@@ -229,7 +231,9 @@ def _rear(lower: Prism, trim: _Trim) -> list[Face]:
     dark = _mix(trim.paint, (0, 0, 0), 0.35)
     faces = [Face(lower.strip(5, _rectangle((0.04, 0.96), (0.93, 0.99))), dark)]
     for low, high, inner in ((0.02, 0.02 + w, 0.02 + w * 0.7), (0.98 - w, 0.98, 0.98 - w)):
-        faces.append(Face(lower.strip(5, _rectangle((low, high), (0.12, 0.12 + h * 0.75))), _RED_LAMP, shines=True))
+        faces.append(
+            Face(lower.strip(5, _rectangle((low, high), (0.12, 0.12 + h * 0.75))), _RED_LAMP, shines=True)
+        )
         amber = _rectangle((inner, inner + w * 0.3), (0.16, 0.1 + h * 0.5))
         faces.append(Face(lower.strip(5, amber), _AMBER, shines=True))
     faces.append(Face(lower.strip(6, _rectangle((0.15, 0.85), (0.55, 0.9))), (40, 40, 42)))
@@ -288,17 +292,14 @@ def _doors(lower: Prism, size: dict[str, float], trim: _Trim) -> list[Face]:
     front, sill, belt = size["length"] / 2, size["sill"], size["belt"]
     dark = _mix(trim.paint, (0, 0, 0), 0.45)
     base, rear = front - size["bonnet"] - 0.15, -front + max(size["deck"], 0.9) + 0.1
-    faces = []
-    for sign in (1, -1):
-        faces.append(Face(lower.side(sign, _xz((rear, base), (sill, sill + 0.09))), _PLASTIC))
-        for x in (base, (base + rear) / 2, rear):
-            faces.append(Face(lower.side(sign, _xz((x - 0.015, x + 0.015), (sill + 0.1, belt))), dark))
-        for x in ((base + rear) / 2 + 0.14, rear + 0.14):
-            faces.append(Face(lower.side(sign, _xz((x, x + 0.2), (belt - 0.2, belt - 0.14))), dark))
-        if trim.extra == "stripe":
-            band = _xz((-front + 0.2, front - 0.2), (belt - 0.34, belt - 0.26))
-            faces.append(Face(lower.side(sign, band), trim.second))
-    return faces
+    middle = (base + rear) / 2
+    gaps = [_xz((x - 0.015, x + 0.015), (sill + 0.1, belt)) for x in (base, middle, rear)]
+    handles = [_xz((x + 0.14, x + 0.34), (belt - 0.2, belt - 0.14)) for x in (middle, rear)]
+    band = _xz((-front + 0.2, front - 0.2), (belt - 0.34, belt - 0.26))
+    marks = [(_xz((rear, base), (sill, sill + 0.09)), _PLASTIC), *((mark, dark) for mark in gaps + handles)]
+    if trim.extra == "stripe":
+        marks.append((band, trim.second))
+    return [Face(lower.side(sign, mark), color) for sign in (1, -1) for mark, color in marks]
 
 
 def _xz(x: tuple[float, float], z: tuple[float, float]) -> list[tuple[float, float]]:
@@ -399,9 +400,9 @@ def _truck(color: str, trim: _Trim, rng: np.random.Generator) -> Vehicle:
     base = [*_tyres(axles, half, wheel), *chassis.faces((54, 54, 57))]
     base += [f for x in (-front + 2.05,) for f in _tyres((x, x), half, wheel)] if length > 6.6 else []
     cab, cab_faces = _cab(front, front - cab_length, half * 0.95, top, wheel, axles[0], trim)
-    cargo_faces = _cargo(-front, front - cab_length - 0.12, half, top, trim, rng)
     tail = box((-front, -front + 0.1), half * 0.95, (0.5, 0.78))
-    cargo_faces += [*tail.faces(_PLASTIC), *_truck_lamps(tail, trim)]
+    cargo_faces = [*tail.faces(_PLASTIC), *_truck_lamps(tail, trim)]
+    cargo_faces += _cargo(-front, front - cab_length - 0.12, half, top, trim, rng)
     for x in (axles[1], -front + 2.05) if length > 6.6 else axles[1:]:
         for sign in (1, -1):
             hub = Prism(disc(x, wheel, wheel * 0.6), half - 0.02)
@@ -440,7 +441,12 @@ def _cab(
         faces.append(Face(cab.strip(0, _rectangle(u, (0.5, 0.88))), _LAMP, shines=True))
     faces += _plate(cab, 0, (0.15, 0.45), trim)
     for sign in (1, -1):
-        window = [(front - 0.12, 1.45), (front - 0.34, top - 0.3), (back + 0.35, top - 0.3), (back + 0.35, 1.45)]
+        window = [
+            (front - 0.12, 1.45),
+            (front - 0.34, top - 0.3),
+            (back + 0.35, top - 0.3),
+            (back + 0.35, 1.45),
+        ]
         faces += [
             Face(cab.side(sign, window), trim.glass),
             Face(cab.side(sign, disc(axle, wheel, wheel * 1.15, 16, lowest=0.5)), (22, 22, 24)),
@@ -458,7 +464,9 @@ def _cargo(
     """A box body, a dropside with goods, or a tipper."""
     kind = str(rng.choice(["box", "box", "box", "dropside", "tipper"]))
     if kind == "box":
-        return _box_body(box((rear, front), half, (0.78, cab_top + rng.uniform(-0.1, 0.6))), rear, front, trim, rng)
+        return _box_body(
+            box((rear, front), half, (0.78, cab_top + rng.uniform(-0.1, 0.6))), rear, front, trim, rng
+        )
     wall = rng.uniform(1.3, 1.5) if kind == "dropside" else rng.uniform(1.6, 2.0)
     color = trim.paint if kind == "tipper" else _mix(trim.goods, (120, 120, 120), 0.4)
     bed = box((rear, front), half, (0.78, wall))
@@ -521,7 +529,11 @@ def _motorcycle(color: str, trim: _Trim, rng: np.random.Generator) -> Vehicle:
         *fairing.faces(trim.paint, {1: trim.glass}),
         Face(fairing.strip(0, _rectangle((0.15, 0.85), (0.1, 0.9))), _LAMP, shines=True),
         *box((base - 0.42, base - 0.36), 0.36, (0.98, 1.03)).faces(_PLASTIC),
-        *[f for s in (1, -1) for f in box((base - 0.4, base - 0.34), 0.07, (1.1, 1.2), s * 0.33).faces(_PLASTIC)],
+        *[
+            f
+            for s in (1, -1)
+            for f in box((base - 0.4, base - 0.34), 0.07, (1.1, 1.2), s * 0.33).faces(_PLASTIC)
+        ],
     ]
     parts = (
         Part(tuple(low)),
