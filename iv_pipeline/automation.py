@@ -5,6 +5,7 @@ and a fan-in before its partitions exist. So there is a job before, one for each
 """
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 PREPARE = ("image_index", "views", "image_quality")
@@ -25,7 +26,7 @@ SUMMARISE = ("comparison", "ranked_outliers", "summary", "report")
 FINISHED = (BulkActionStatus.COMPLETED_SUCCESS, BulkActionStatus.COMPLETED_FAILED)
 
 
-def build_jobs(partitions: dg.PartitionsDefinition[str]) -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs(partitions: dg.PartitionsDefinition[str]) -> list[UnresolvedAssetJobDefinition]:
     """The four jobs."""
     return [
         dg.define_asset_job(

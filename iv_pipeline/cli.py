@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import dagster as dg
+    from dagster._core.execution.plan.objects import StepFailureData
 
     from iv_pipeline.config import Settings
 
@@ -107,9 +108,22 @@ def _execute(
 ) -> bool:
     """Run a job in this process, so that imports and compiled code are paid for once."""
     result = definitions.resolve_job_def(job).execute_in_process(
-        instance=instance, partition_key=partition, raise_on_error=False
+        run_config={"loggers": {"console": {}}},
+        instance=instance,
+        partition_key=partition,
+        raise_on_error=False,
     )
+    for event in result.all_events:
+        if event.is_step_failure:
+            print(f"{event.step_key} failed: {_reason(event.step_failure_data)}", file=sys.stderr)
     return bool(result.success)
+
+
+def _reason(failure: StepFailureData) -> str:
+    """The one sentence of wrong input, or the error with its traceback."""
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    return str(failure.error_display_string)
 
 
 def _say_where(settings: Settings, home: Path, seconds: float) -> None:

@@ -16,6 +16,11 @@ class _Formatter(logging.Formatter):
         return f"{self.formatTime(record, '%H:%M:%S')}  {level}{message}"
 
 
+def _is_event(record: logging.LogRecord) -> bool:
+    """Whether Dagster wrote it about its own doings; failures are told by whoever started the run."""
+    return (getattr(record, "dagster_meta", None) or {}).get("dagster_event") is not None
+
+
 @dg.logger(
     config_schema={"log_level": dg.Field(str, is_required=False, default_value="INFO")},
     description="One line a stage; Dagster's own events (at level DEBUG) are in the UI.",
@@ -27,5 +32,6 @@ def console(init_context: dg.InitLoggerContext) -> logging.Logger:
     logger.propagate = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
+    handler.addFilter(lambda record: not _is_event(record))
     logger.handlers = [handler]  # Dagster makes the logger anew for every run of this process
     return logger
