@@ -58,7 +58,7 @@ class ImageArchive:
         self._lock = threading.Lock()
         self._zip = _open(path)
         self._entries = {
-            normalised(info.filename): info for info in self._zip.infolist() if not info.is_dir()
+            normalised(info.filename): info for info in self._zip.infolist() if info.filename[-1:] != "/"
         }
 
     @classmethod

@@ -1,0 +1,238 @@
+import pickle
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from upath import UPath
+
+from iv_pipeline.config import DeliveryConfig
+from iv_pipeline.errors import ConfigError, DeliveryError
+from iv_pipeline.storage.delivery import Delivery
+
+PATHS = ["city\\1\\7\\a.jpg", "city\\1\\7\\b.jpg", "city\\1\\12\\a.jpg"]
+NORMALISED = ["city/1/7/a.jpg", "city/1/7/b.jpg", "city/1/12/a.jpg"]
+VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def make_delivery(folder: Path, csv: bytes | str | None = None, **config: Any) -> Delivery:
+    folder = folder / "delivery"
+    folder.mkdir(exist_ok=True)
+    csv = "\n".join(["paths", *PATHS, ""]) if csv is None else csv
+    (folder / "images_paths.csv").write_bytes(csv.encode() if isinstance(csv, str) else csv)
+    return Delivery(UPath(folder), DeliveryConfig(**config), {"net": "descriptors/net.pickle"})
+
+
+def put_descriptor(delivery: Delivery, content: Any) -> None:
+    (delivery.folder / "descriptors").mkdir(exist_ok=True)
+    (delivery.folder / "descriptors" / "net.pickle").write_bytes(pickle.dumps(content, 4))
+
+
+def test_the_index_has_an_id_and_a_normalised_path_per_image(tmp_path: Path) -> None:
+    index = make_delivery(tmp_path).image_index()
+    assert list(index.columns) == ["image_id", "image_path"]
+    assert index["image_id"].dtype == np.int64
+    assert index["image_id"].tolist() == [0, 1, 2]
+    assert index["image_path"].tolist() == NORMALISED
+
+
+@pytest.mark.parametrize(
+    "csv",
+    [
+        b"\xef\xbb\xbfpaths\r\n./a,1.jpg\r\nb.jpg\r\n\r\n",
+        b'"path"\n"a,1.jpg"\n"b.jpg"',
+        b'image_path;size\n"a,1.jpg";1\nb.jpg;2\n',
+        b',paths\n0,"a,1.jpg"\n1,.\\b.jpg\n',
+        b"PATHS_IGNORED\tpaths\nx\ta,1.jpg\ny\tb.jpg\n",
+    ],
+)
+def test_spellings_of_the_csv_mean_the_same(tmp_path: Path, csv: bytes) -> None:
+    assert make_delivery(tmp_path, csv).paths == ["a,1.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("csv", "sentence"),
+    [
+        (b"", "is empty"),
+        (b"paths\n", "has a header and no rows"),
+        (b"file\na.jpg\n", "has no column paths, path or image_path, only 'file'"),
+        (b"paths\na.jpg\n\nb.jpg\n", "the path in line 3 is blank"),
+        (b"paths,x\na.jpg,1\n ,2\n", "the path in line 3 is blank"),
+        (b"paths\na/b.jpg\nc.jpg\n.\\a\\b.jpg\n", "lines 2 and 4 have the same path, a/b.jpg"),
+        (b"paths\na.jpg\n/etc/passwd\n", "the path in line 3, /etc/passwd, leads out"),
+        (b"paths\nC:\\a.jpg\n", r"the path in line 2, C:\a.jpg, leads out"),
+        (b"paths\n\\\\server\\a.jpg\n", r"the path in line 2, \\server\a.jpg, leads out"),
+        (b"paths\na\\..\\..\\b.jpg\n", r"the path in line 2, a\..\..\b.jpg, leads out"),
+        (b'paths\n"a\nb.jpg"\n', "the path in line 2 has a line break"),
+        (b"paths\n\xff.jpg\n", "is no CSV in UTF-8"),
+        (b"paths,x\na.jpg,1\nb.jpg\n", "is no CSV in UTF-8 (CSV parse error: Row #3"),
+        (b"paths,paths\na,b\n", "has two columns 'paths'"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_refused_by_line(tmp_path: Path, csv: bytes, sentence: str) -> None:
+    with pytest.raises(DeliveryError) as refused:
+        make_delivery(tmp_path, csv).image_index()
+    assert "images_paths.csv" in str(refused.value)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_two_dots_within_a_name_are_no_way_out(tmp_path: Path) -> None:
+    assert make_delivery(tmp_path, "paths\na..b/c..jpg\n").paths == ["a..b/c..jpg"]
+
+
+def test_a_missing_csv_names_the_setting(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path, paths="list.csv")
+    with pytest.raises(DeliveryError, match=r"no file .*list\.csv: .* set delivery\.paths"):
+        delivery.image_index()
+
+
+def test_a_missing_delivery_tells_how_to_get_one(tmp_path: Path) -> None:
+    delivery = Delivery(UPath(tmp_path / "none"), DeliveryConfig(), {"net": "net.pickle"})
+    sentence = r"no delivery at .*none: set IV_DELIVERY to its folder, or draw the demo with 'make demo'"
+    for use in (delivery.image_index, lambda: delivery.matrix("net"), delivery.archive):
+        with pytest.raises(DeliveryError, match=sentence):
+            use()
+
+
+def test_vehicle_ids_come_from_the_configured_part_of_the_path(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path, "paths\ncity\\1\\7\\a.jpg\nb.jpg\n", identity="([0-9]+)/[^/]+$")
+    ids = delivery.image_index()["vehicle_id"]
+    assert ids[0] == "7"
+    assert pd.isna(ids[1])
+    assert delivery.notes() == ["1 of 2 paths have no vehicle identity"]
+
+
+def test_labels_beside_the_delivery_are_joined_by_path(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    (tmp_path / "labels.csv").write_text(
+        "path,label\ncity/1/12/a.jpg,bus\ncity\\1\\7\\a.jpg,car\nx.jpg,car\n"
+    )
+    labels = delivery.image_index()["label"]
+    assert labels[0] == "car"
+    assert pd.isna(labels[1])
+    assert labels[2] == "bus"
+    (note,) = delivery.notes()
+    assert "labels.csv labels 1 images that the delivery lacks, such as x.jpg" in note
+
+
+def test_labels_within_the_delivery_win_over_those_beside_it(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    (tmp_path / "labels.csv").write_text(f"paths,label\n{PATHS[0]},beside\n")
+    (tmp_path / "delivery" / "labels.csv").write_text(f"paths,label\n{PATHS[0]},within\n")
+    assert delivery.image_index()["label"][0] == "within"
+
+
+def test_label_columns_cannot_replace_columns_of_the_index(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path, labels="truth.csv")
+    (tmp_path / "delivery" / "truth.csv").write_text(f"paths,image_id,label_color,\n{PATHS[1]},9, ,x\n")
+    index = delivery.image_index()
+    assert list(index.columns) == ["image_id", "image_path", "label_image_id", "label_color"]
+    assert index["image_id"].tolist() == [0, 1, 2]
+    assert index["label_image_id"][1] == "9"
+    assert index["label_color"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("csv", "sentence"),
+    [
+        ("paths\na.jpg\n", "has no labels beside its paths"),
+        ("paths,label\na,1\na,2\n", "lines 2 and 3"),
+        ("paths,kind,label_kind\na,1,2\n", "with and without 'label_'"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(tmp_path: Path, csv: str, sentence: str) -> None:
+    delivery = make_delivery(tmp_path, labels="truth.csv")
+    (tmp_path / "delivery" / "truth.csv").write_text(csv)
+    with pytest.raises(DeliveryError, match=sentence):
+        delivery.image_index()
+
+
+def test_configured_labels_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"truth\.csv: copy it there, or set delivery\.labels"):
+        make_delivery(tmp_path, labels="truth.csv").image_index()
+
+
+def test_a_descriptor_is_mapped(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, VECTORS)
+    matrix = delivery.matrix("net")
+    assert isinstance(matrix, np.memmap)
+    np.testing.assert_array_equal(matrix, VECTORS)
+
+
+def test_keyed_vectors_are_put_into_the_order_of_the_paths(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, {NORMALISED[i]: VECTORS[i] for i in (2, 0, 1)})
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+
+
+def test_a_keyed_matrix_in_order_stays_mapped(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, pd.DataFrame(VECTORS, index=PATHS))
+    matrix = delivery.matrix("net")
+    assert isinstance(matrix, np.memmap)
+    np.testing.assert_array_equal(matrix, VECTORS)
+
+
+def test_keys_that_lack_an_image_are_refused_by_its_path(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, dict(zip([*PATHS[:2], "x.jpg"], VECTORS, strict=True)))
+    with pytest.raises(DeliveryError, match=r"net\.pickle has no vector of city/1/12/a\.jpg \(1 such"):
+        delivery.matrix("net")
+
+
+def test_another_number_of_rows_names_both_counts(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, VECTORS[:2])
+    with pytest.raises(DeliveryError, match=r"net\.pickle has 2 rows, but .*images_paths\.csv has 3 paths"):
+        delivery.matrix("net")
+
+
+def test_an_unknown_descriptor_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no descriptor 'nat'; the delivery has net"):
+        make_delivery(tmp_path).matrix("nat")
+
+
+def test_a_missing_descriptor_file_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(DeliveryError, match=r"no file .*net\.pickle: .* set descriptors\.net"):
+        make_delivery(tmp_path).matrix("net")
+
+
+def test_the_archive_is_found_and_matched_to_the_paths(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path, archive="images.zip")
+    with zipfile.ZipFile(tmp_path / "delivery" / "images.zip", "w") as archive:
+        archive.writestr("1/7/a.jpg", b"image")
+    found = delivery.archive()
+    assert found is not None
+    assert found.read(PATHS[0]) == b"image"
+    assert found.missing(delivery.paths) == NORMALISED[1:]
+
+
+@pytest.mark.parametrize("archive", [None, "none.zip"])
+def test_a_delivery_may_have_no_archive(tmp_path: Path, archive: str | None) -> None:
+    assert make_delivery(tmp_path, archive=archive).archive() is None
+
+
+def test_a_delivery_may_lie_anywhere(tmp_path: Path) -> None:
+    remote = UPath("memory://store/delivery")
+    local = make_delivery(tmp_path)
+    put_descriptor(local, VECTORS)
+    for name in ("images_paths.csv", "descriptors/net.pickle"):
+        (remote / name).parent.mkdir(parents=True, exist_ok=True)
+        (remote / name).write_bytes((local.folder / name).read_bytes())
+    delivery = Delivery(remote, DeliveryConfig(), local.files)
+    assert delivery.image_index()["image_path"].tolist() == NORMALISED
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+
+
+def test_the_index_of_a_hundred_thousand_images_takes_seconds_at_most(tmp_path: Path) -> None:
+    paths = [f"city\\{i // 1000}\\{i // 10}\\{i}.jpg" for i in range(100_000)]
+    delivery = make_delivery(tmp_path, "\n".join(["paths", *paths]), identity="([0-9]+)/[^/]+$")
+    start = time.process_time()
+    index = delivery.image_index()
+    assert time.process_time() - start < 3  # 0.2 s on an idle machine
+    assert index["vehicle_id"].iloc[-1] == "9999"
