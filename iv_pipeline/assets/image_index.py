@@ -16,7 +16,10 @@ from iv_pipeline.config import Settings
 )
 def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
     """Every image of the delivery in its order: id, path, vehicle identity and labels where there are any."""
-    frame = open_delivery(settings).image_index()
+    delivery = open_delivery(settings)
+    frame = delivery.image_index()
+    for note in delivery.notes():
+        context.log.warning(note)
     unlabelled = [c for c in frame.columns if c.startswith("label") and frame[c].isna().all()]
     for column in unlabelled:
         context.log.warning("no image of the delivery has a value in the label column '%s'", column)

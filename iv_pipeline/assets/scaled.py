@@ -8,7 +8,6 @@ from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import SCALERS, Settings
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import Statistics
-from iv_pipeline.scaler import Scaler
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.scaled import parameters_table, scaled_table
 from iv_pipeline.storage.tables import VectorTable
@@ -28,7 +27,7 @@ def scaled(
 ) -> Result:
     """Each image's vector under the standard, min–max and robust scaler."""
     fitted = Statistics.from_arrays(statistics)
-    scalers: dict[str, Scaler] = {kind: fit_scaler(kind, fitted, block_widths(init)) for kind in SCALERS}
+    scalers = {str(kind): fit_scaler(kind, fitted, block_widths(init)) for kind in SCALERS}
     table = scaled_table(init, "descriptor", scalers)
     if settings.config.scaled.store == "parameters":
         source = f"../{file_of('init', context.partition_key)}"

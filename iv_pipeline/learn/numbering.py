@@ -44,9 +44,7 @@ def carry_over(
     then = np.unique(previous[previous != NOISE])
     shared = (labels != NOISE) & (previous != NOISE)
     overlap = np.zeros((len(now), len(then)), np.int64)
-    np.add.at(
-        overlap, (np.searchsorted(now, labels[shared]), np.searchsorted(then, previous[shared])), 1
-    )
+    np.add.at(overlap, (np.searchsorted(now, labels[shared]), np.searchsorted(then, previous[shared])), 1)
     rows, columns = linear_sum_assignment(overlap, maximize=True)
     number = np.full(len(now), NOISE, np.int32)
     matched = overlap[rows, columns] > 0

@@ -62,7 +62,7 @@ def isolation_scores(X: NDArray[np.float32], seed: int = 0) -> NDArray[np.float6
 
     forest = IsolationForest(n_estimators=100, random_state=seed).fit(X)
     scores = [-forest.score_samples(X[i : i + 65_536]) for i in range(0, len(X), 65_536)]
-    return np.concatenate(scores, dtype=np.float64)
+    return np.asarray(np.concatenate(scores), np.float64)
 
 
 def local_outlier_factor(graph: NeighborGraph) -> NDArray[np.float64]:
@@ -89,7 +89,8 @@ def unify(raw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     if spread <= 0:
         spread = values.std() or 1.0
     z = np.maximum((values - middle) / spread, 0)
-    return (z / (z + HALF_SCORE_DEVIATIONS)).astype(np.float32)
+    unified: NDArray[np.float32] = (z / (z + HALF_SCORE_DEVIATIONS)).astype(np.float32)
+    return unified
 
 
 def flag(scores: NDArray[np.float32], contamination: float) -> NDArray[np.bool_]:

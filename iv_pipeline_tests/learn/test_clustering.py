@@ -62,9 +62,9 @@ def test_mixture_posteriors_are_scikit_learns() -> None:
     X, _ = blobs(400, 3)
     fitted = ALGORITHMS["gaussianmixture"].fit(Space(X), {"n_components": 3})
     floor = 1e-3 * float(X.var(axis=0, dtype=np.float64).mean())
-    reference = ReferenceMixture(
-        3, covariance_type="diag", reg_covar=floor, max_iter=50, random_state=0
-    ).fit(X)
+    reference = ReferenceMixture(3, covariance_type="diag", reg_covar=floor, max_iter=50, random_state=0).fit(
+        X
+    )
     np.testing.assert_allclose(fitted.confidence, reference.predict_proba(X).max(axis=1), atol=1e-4)
 
 

@@ -13,7 +13,11 @@ def test_each_pair_stands_once_and_equal_labelings_agree_fully() -> None:
 
 
 def test_one_labeling_makes_no_pairs_but_a_table() -> None:
-    assert agreement({"a": np.zeros(3, np.int32)}, "algorithm").columns.tolist()[:3] == ["kind", "first", "second"]
+    assert agreement({"a": np.zeros(3, np.int32)}, "algorithm").columns.tolist()[:3] == [
+        "kind",
+        "first",
+        "second",
+    ]
 
 
 def test_pairs_become_a_symmetric_table() -> None:
@@ -25,7 +29,14 @@ def test_pairs_become_a_symmetric_table() -> None:
 
 def winner(criterion: str, score: float) -> "pd.Series[object]":
     return pd.Series(
-        {"scaler": "standard", "algorithm": "kmeans", "parameters": "{}", "n_clusters": 50, criterion: score, "reason": "r"}
+        {
+            "scaler": "standard",
+            "algorithm": "kmeans",
+            "parameters": "{}",
+            "n_clusters": 50,
+            criterion: score,
+            "reason": "r",
+        }
     )
 
 

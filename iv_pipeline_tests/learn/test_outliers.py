@@ -10,7 +10,14 @@ from sklearn.neighbors import LocalOutlierFactor
 
 from iv_pipeline.learn.hierarchy import build_hierarchy
 from iv_pipeline.learn.neighbors import neighbor_graph
-from iv_pipeline.learn.outliers import METHODS, combine_outliers, flag, local_outlier_factor, score_outliers, unify
+from iv_pipeline.learn.outliers import (
+    METHODS,
+    combine_outliers,
+    flag,
+    local_outlier_factor,
+    score_outliers,
+    unify,
+)
 
 
 def clump_among_blobs() -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +38,7 @@ def test_a_clump_of_outliers_is_found_by_a_neighbourhood_larger_than_it() -> Non
     graph = neighbor_graph(X, 50)
     scores = score_outliers(X, graph, build_hierarchy(X, graph, 10))
     assert set(scores) == {*METHODS, "score"}
-    assert all(0 <= s.min() and s.max() <= 1 for s in scores.values())
+    assert all(((s >= 0) & (s <= 1)).all() for s in scores.values())
     assert average_precision_score(planted, scores["score"]) > 0.95
 
 
@@ -43,9 +50,7 @@ def test_unified_scores_keep_the_order_and_stay_below_one(raw: np.ndarray) -> No
     assert (np.diff(scores[np.argsort(raw, kind="stable")]) >= 0).all()
 
 
-@given(
-    arrays(np.float32, st.integers(1, 200), elements=st.floats(0, 1, width=32)), st.floats(0.01, 0.4)
-)
+@given(arrays(np.float32, st.integers(1, 200), elements=st.floats(0, 1, width=32)), st.floats(0.01, 0.4))
 def test_no_more_are_flagged_than_expected_and_those_score_highest(
     scores: np.ndarray, contamination: float
 ) -> None:
@@ -60,15 +65,22 @@ def frame(scores: list[float], flagged: list[bool]) -> pd.DataFrame:
 
 
 def test_a_bad_picture_leads_and_says_why() -> None:
-    quality = pd.DataFrame({"image_path": ["c", "a"], "score": [0.9, 0.0], "reasons": ["dark: mean 0.02", ""]})
-    ranked = combine_outliers({"osnet": frame([0.2, 0.6, 0.1], [False, True, False])}, quality, ["a", "b", "c"])
+    quality = pd.DataFrame(
+        {"image_path": ["c", "a"], "score": [0.9, 0.0], "reasons": ["dark: mean 0.02", ""]}
+    )
+    ranked = combine_outliers(
+        {"osnet": frame([0.2, 0.6, 0.1], [False, True, False])}, quality, ["a", "b", "c"]
+    )
     assert ranked["image_path"].tolist() == ["c", "b", "a"]
     assert ranked["reasons"].tolist() == ["dark: mean 0.02", "far from what osnet knows", ""]
     assert ranked["score"].iloc[0] == pytest.approx(1 - 0.1 * 0.9)
 
 
 def test_without_pictures_descriptors_decide_alone() -> None:
-    both = {"x": frame([0.2, 0.6, 0.1], [False, True, False]), "y": frame([0.4, 0.8, 0.1], [False, True, False])}
+    both = {
+        "x": frame([0.2, 0.6, 0.1], [False, True, False]),
+        "y": frame([0.4, 0.8, 0.1], [False, True, False]),
+    }
     ranked = combine_outliers(both, None, ["a", "b", "c"])
     assert ranked["score"].tolist() == pytest.approx([0.7, 0.3, 0.1])
     assert ranked["reasons"].iloc[0] == "far from what x knows; far from what y knows"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sklearn.decomposition import PCA as ReferencePCA
+from sklearn import decomposition
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from iv_pipeline.engine import ArrayBatches
@@ -23,7 +23,7 @@ def correlated(n_rows: int = 600, n_features: int = 40, seed: int = 0) -> np.nda
 def test_pca_of_each_scaler_matches_scikit_learn(kind: str) -> None:
     X = correlated()
     scaled = REFERENCE[kind]().fit_transform(X.astype(np.float64))
-    reference = ReferencePCA(0.9, svd_solver="full").fit(scaled)
+    reference = decomposition.PCA(0.9, svd_solver="full").fit(scaled)
     statistics = compute_statistics(ArrayBatches(X, 100))
     found = fit_pca(statistics, fit_scaler(kind, statistics), 0.9, 200)
     assert found.n_components == reference.n_components_

@@ -59,7 +59,11 @@ def test_every_trial_is_a_row_with_its_parameters_and_scores() -> None:
 
 def test_what_a_person_fixes_is_obeyed_and_said() -> None:
     chosen = trials(fixed={"scaler": "minmax", "algorithm": "kmeans", "n_clusters": 5})
-    assert (chosen.winner.scaler, chosen.winner.algorithm, chosen.winner.n_clusters) == ("minmax", "kmeans", 5)
+    assert (chosen.winner.scaler, chosen.winner.algorithm, chosen.winner.n_clusters) == (
+        "minmax",
+        "kmeans",
+        5,
+    )
     assert "fixed in the configuration: scaler minmax" in chosen.reason
 
 

@@ -18,7 +18,9 @@ def test_scalers_alone_read_as_the_vectors_they_stand_for(tmp_path: Path) -> Non
     paths = pa.array([f"{i}.jpg" for i in range(30)])
     for folder in ("Init", "Scaled"):
         (tmp_path / folder).mkdir()
-    write_table(table_from_arrays({"image_path": paths, "descriptor": X}, 8), UPath(tmp_path / "Init/d.arrow"))
+    write_table(
+        table_from_arrays({"image_path": paths, "descriptor": X}, 8), UPath(tmp_path / "Init/d.arrow")
+    )
     init = read_table(UPath(tmp_path / "Init/d.arrow"))
     whole = scaled_table(init, "descriptor", scalers)
     write_table(whole, UPath(tmp_path / "Scaled/whole.arrow"))

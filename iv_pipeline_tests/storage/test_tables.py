@@ -30,7 +30,9 @@ def small_table(n_rows: int = 25, batch_rows: int = 8) -> tuple[VectorTable, np.
 
 @given(n_rows=st.integers(1, 60), batch_rows=st.integers(1, 20))
 @settings(max_examples=25, deadline=None)
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, n_rows: int, batch_rows: int) -> None:
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, n_rows: int, batch_rows: int
+) -> None:
     path = UPath(tmp_path_factory.mktemp("t") / "t.arrow")
     table, X = small_table(n_rows, batch_rows)
     write_table(table, path)

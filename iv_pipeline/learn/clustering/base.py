@@ -77,7 +77,7 @@ class Space:
         kmeans.train(np.ascontiguousarray(self.X))
         nearest = kmeans.index.search(np.ascontiguousarray(self.X), 1)[1][:, 0]
         counts = np.bincount(nearest, minlength=N_PROTOTYPES)
-        centroids: NDArray[np.float32] = kmeans.centroids
+        centroids = np.asarray(kmeans.centroids, np.float32)
         return centroids[counts > 0], counts[counts > 0]
 
     @cached_property
