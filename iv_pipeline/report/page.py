@@ -1,0 +1,140 @@
+"""The report: one HTML page that carries its pictures, and says first which labels to take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from iv_pipeline.report.sections import (
+    MAX_CARDS,
+    describe_descriptor,
+    describe_quality,
+    frequent_reasons,
+    heat_maps,
+    outlier_cards,
+)
+from iv_pipeline.report.verdict import judge, summary_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from iv_pipeline.report.sections import DescriptorSection
+    from iv_pipeline.storage.archive import ImageArchive
+
+SHEETS_BYTES = 2_200_000
+"""What the contact sheets of all clusters keep to together, so that the page can be sent by mail."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the page tells of; a descriptor that a dictionary lacks is shown as far as it is known.
+
+    Attributes
+    ----------
+    summary
+        One row a descriptor, best first.
+    comparison
+        Agreement of every pair of descriptors, and of algorithms.
+    outliers
+        All images, most suspicious first.
+    trials, profiles, final, projection
+        Frames of the stages `clustering_trials`, `cluster_profiles`, `final` and `projection`, by descriptor.
+    archive
+        The delivery's images; None where there are only descriptors.
+    """
+
+    summary: pd.DataFrame
+    comparison: pd.DataFrame
+    outliers: pd.DataFrame
+    trials: dict[str, pd.DataFrame] = field(default_factory=dict)
+    profiles: dict[str, pd.DataFrame] = field(default_factory=dict)
+    final: dict[str, pd.DataFrame] = field(default_factory=dict)
+    projection: dict[str, pd.DataFrame] = field(default_factory=dict)
+    archive: ImageArchive | None = None
+
+    @property
+    def descriptors(self) -> list[str]:
+        """Names of all descriptors of which anything is known, best first."""
+        parts = (self.summary["descriptor"].map(str), self.final, self.profiles, self.trials, self.projection)
+        return list(dict.fromkeys(name for part in parts for name in part))
+
+
+def render_report(data: ReportData) -> str:
+    """The whole page: HTML without scripts, its style and pictures inside.
+
+    Its size is bounded by the numbers of descriptors and clusters; it does not grow with the number of images.
+    """
+    sections = _sections(data)
+    columns, rows = summary_table(data.summary)
+    between, within = heat_maps(data.comparison)
+    best = data.final.get(sections[0].name) if sections else None
+    page = _environment().get_template("page.html")
+    return page.render(
+        verdict=judge(data.summary),
+        n_images=len(data.outliers),
+        n_flagged=None if best is None else int(best["is_outlier"].sum()),
+        sections=sections,
+        keys={section.name: section.key for section in sections},
+        columns=columns,
+        rows=rows,
+        outliers=outlier_cards(data.outliers, data.archive),
+        reasons=frequent_reasons(data.outliers),
+        between=between,
+        within=within,
+        quality=describe_quality(data.final, data.outliers["image_path"], data.archive),
+        has_archive=data.archive is not None,
+    )
+
+
+def _sections(data: ReportData) -> list[DescriptorSection]:
+    n_sheets = sum(min(len(profiles), MAX_CARDS) for profiles in data.profiles.values())
+    return [
+        describe_descriptor(
+            f"descriptor-{i}",
+            name,
+            data.trials.get(name),
+            data.profiles.get(name),
+            data.final.get(name),
+            data.projection.get(name),
+            SHEETS_BYTES // max(n_sheets, 1),
+        )
+        for i, name in enumerate(data.descriptors, start=1)
+    ]
+
+
+def _environment() -> Environment:
+    """Templates beside this module; whatever is put into them is text, never markup."""
+    environment = Environment(
+        loader=PackageLoader("iv_pipeline.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(score=_score, ratio=_ratio, count=_count, percent=_percent)
+    return environment
+
+
+def _score(value: float) -> str:
+    return _number(value, ".3f")
+
+
+def _ratio(value: float) -> str:
+    return _number(value, ".2f")
+
+
+def _count(value: float) -> str:
+    return _number(value, ",.0f")
+
+
+def _percent(value: float) -> str:
+    written = _number(100 * value, ".1f" if abs(value) < 0.0995 else ".0f")
+    return f"{written}\u00a0%" if np.isfinite(value) else written
+
+
+def _number(value: float, style: str) -> str:
+    """A number as text with a true minus; a dash where there is none."""
+    return format(value, style).replace("-", "−") if np.isfinite(value) else "–"

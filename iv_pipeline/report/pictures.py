@@ -1,0 +1,70 @@
+"""Pictures that travel inside the page: data URIs, sheets cut to size, thumbnails of the delivery's images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from iv_pipeline.learn.image_quality import DECODE_ERRORS
+from iv_pipeline.report.contact_sheet import thumbnail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iv_pipeline.storage.archive import ImageArchive
+
+THUMBNAIL = (192, 144)
+"""Width and height of a thumbnail in the page, pixels."""
+
+
+def data_uri(picture: bytes) -> str:
+    """A PNG, WebP or JPEG as an address that needs no file beside the page."""
+    kind = {b"\x89PNG": "png", b"RIFF": "webp"}.get(picture[:4], "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def fit_bytes(picture: bytes, max_bytes: int) -> bytes:
+    """The picture itself if it is small enough, else as WebP: of less quality, then also of less size.
+
+    Parameters
+    ----------
+    picture
+        An encoded image.
+    max_bytes
+        What the result keeps to, as far as an image of 16 pixels can.
+    """
+    if len(picture) <= max_bytes:
+        return picture
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    while True:
+        for quality in (70, 50, 35):
+            encoded = _webp(image, quality)
+            if len(encoded) <= max_bytes or max(image.size) <= 16:
+                return encoded
+        image = image.resize(
+            (max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)), Image.Resampling.LANCZOS
+        )
+
+
+def thumbnails(archive: ImageArchive | None, paths: Sequence[str]) -> list[tuple[bytes | None, str]]:
+    """A thumbnail of each image, or None and in words why there is none."""
+    if archive is None:
+        return [(None, "no archive")] * len(paths)
+    missing = set(archive.missing(list(paths)))
+    return [(None, "not in the archive") if path in missing else _thumbnail(archive, path) for path in paths]
+
+
+def _thumbnail(archive: ImageArchive, path: str) -> tuple[bytes | None, str]:
+    try:
+        return thumbnail(archive.read(path), THUMBNAIL, quality=75), ""
+    except DECODE_ERRORS:  # the image's reasons say what is wrong with it
+        return None, "unreadable"
+
+
+def _webp(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=quality, method=2)
+    return buffer.getvalue()

@@ -1,0 +1,334 @@
+"""What each part of the page says, ready to be written into its template: frames in, plain values out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.learn.comparison import square
+from iv_pipeline.report import plots
+from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from iv_pipeline.storage.archive import ImageArchive
+
+MAX_CARDS = 100
+"""Clusters of a descriptor that the page shows, the largest ones."""
+MAX_OUTLIERS = 40
+MAX_REASONS = 12
+MAX_TRIALS = 12
+MAX_PATHS = 20
+
+_SWATCHES = {
+    "white": "#f4f4f2",
+    "grey": "#8f959c",
+    "black": "#1d1f22",
+    "red": "#c8323c",
+    "orange": "#e2812b",
+    "yellow": "#e6c437",
+    "green": "#45935a",
+    "blue": "#3a6fc0",
+    "purple": "#80529f",
+    "pink": "#dc8fae",
+    "brown": "#85603f",
+}
+_STRANGE = re.compile("far from what (.*) knows", re.DOTALL)
+_STATUS_ORDER = {"ok": 0, "noise": 1}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Size of one cluster beside the largest; noise is cluster −1."""
+
+    cluster: int
+    size: int
+    height: float
+    color: str
+
+
+@dataclass(frozen=True)
+class ClusterCard:
+    """One cluster; numbers that are unknown are NaN, words that are unknown are empty."""
+
+    cluster: int
+    ink: str
+    name: str
+    proposed: str
+    size: int
+    share: float
+    color: str
+    swatch: str
+    label: str
+    label_share: float
+    cohesion: float
+    separation: float
+    nearest: int | None
+    evidence: str
+    sheet: str
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Agreement of every pair; ``cells[i][j]`` is NaN where it is unknown."""
+
+    title: str
+    shows_title: bool
+    names: list[str]
+    cells: list[list[float]]
+
+
+@dataclass(frozen=True)
+class DescriptorSection:
+    """All that is known of one descriptor; a part whose stage has not run is empty."""
+
+    key: str
+    name: str
+    reason: str
+    n_images: int
+    n_clusters: int
+    map_uri: str
+    curve_uri: str
+    dark_curve_uri: str
+    criterion: str
+    trials: list[dict[str, Any]]
+    bars: list[Bar]
+    cards: list[ClusterCard]
+
+
+@dataclass(frozen=True)
+class OutlierCard:
+    """One suspicious image; `picture` is empty where there is none, and `note` says why."""
+
+    rank: int
+    path: str
+    score: float
+    quality_score: float
+    descriptor_score: float
+    reasons: list[str]
+    picture: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How many rows of each descriptor could be used, and which could not."""
+
+    statuses: list[str]
+    counts: list[tuple[str, list[int]]]
+    unusable: list[tuple[str, list[str]]]
+    n_unusable: int
+    missing: list[str]
+    n_missing: int
+
+
+def text(value: object) -> str:
+    """A cell as text; empty cells of CSV and Parquet come back as NaN, None or NA."""
+    is_nan = isinstance(value, float | np.floating) and np.isnan(value)
+    return "" if value is None or value is pd.NA or is_nan else str(value)
+
+
+def number(value: object) -> float:
+    """A cell as a number, NaN where there is none."""
+    return float(pd.to_numeric(pd.Series([value], dtype=object), errors="coerce").astype(float).iloc[0])
+
+
+def describe_descriptor(
+    key: str,
+    name: str,
+    trials: pd.DataFrame | None,
+    profiles: pd.DataFrame | None,
+    final: pd.DataFrame | None,
+    projection: pd.DataFrame | None,
+    sheet_bytes: int,
+) -> DescriptorSection:
+    """Maps, curves and cards of one descriptor from the stages that there are.
+
+    Parameters
+    ----------
+    key
+        Start of the section's anchors in the page.
+    name
+        Of the descriptor.
+    trials, profiles, final, projection
+        Frames of its stages, None where a stage has not run.
+    sheet_bytes
+        What each contact sheet keeps to.
+    """
+    won = trials[trials["won"].astype(bool)] if trials is not None else None
+    sizes = _sizes(final, profiles)
+    names = {} if final is None else final.drop_duplicates("cluster").set_index("cluster")["name"].to_dict()
+    return DescriptorSection(
+        key=key,
+        name=name,
+        reason=text(won["reason"].iloc[0]) if won is not None and len(won) else "",
+        n_images=0 if final is None else len(final),
+        n_clusters=int((sizes.index >= 0).sum()),
+        map_uri=_map(final, projection),
+        curve_uri=_curve(trials, dark=False),
+        dark_curve_uri=_curve(trials, dark=True),
+        criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
+        trials=_best_trials(trials),
+        bars=_bars(sizes),
+        cards=[] if profiles is None else _cards(profiles, names, sheet_bytes),
+    )
+
+
+def _sizes(final: pd.DataFrame | None, profiles: pd.DataFrame | None) -> pd.Series[int]:
+    """Images of each cluster, largest first, noise last."""
+    if final is not None:
+        usable = final[~final["status"].map(text).str.startswith("unusable")]
+        counts = usable["cluster"].astype(int).value_counts()
+    elif profiles is not None:
+        counts = profiles.set_index("cluster")["size"].astype(int)
+    else:
+        return pd.Series(dtype=int, index=pd.Index([], dtype=int))
+    order = sorted(counts.index, key=lambda cluster: (cluster < 0, -counts[cluster], cluster))
+    return counts.loc[order]
+
+
+def _bars(sizes: pd.Series[int]) -> list[Bar]:
+    shown = pd.concat([sizes[sizes.index >= 0].head(MAX_CARDS), sizes[sizes.index < 0]])
+    largest = max(shown.max(), 1) if len(shown) else 1
+    return [
+        Bar(cluster, size, round(100 * size / largest, 2), plots.cluster_color(cluster))
+        for cluster, size in zip(shown.index.to_list(), shown.to_list(), strict=True)
+    ]
+
+
+def _map(final: pd.DataFrame | None, projection: pd.DataFrame | None) -> str:
+    if final is None or projection is None:
+        return ""
+    at = projection.drop_duplicates("image_path").set_index("image_path")[["x2", "y2"]]
+    coordinates = at.reindex(final["image_path"]).to_numpy(np.float32)
+    return data_uri(plots.map_2d(coordinates, final["cluster"].to_numpy(np.int32), size=4.6))
+
+
+def _curve(trials: pd.DataFrame | None, *, dark: bool) -> str:
+    return "" if trials is None or trials.empty else data_uri(plots.selection_curve(trials, dark=dark))
+
+
+def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:
+    if trials is None or trials.empty:
+        return []
+    criterion = str(trials["criterion"].iloc[0])
+    best = trials.sort_values(["won", criterion], ascending=False, kind="stable").head(MAX_TRIALS)
+    columns = ["scaler", "algorithm", "n_clusters", "predictability", "stability", "silhouette", "won"]
+    return best.reindex(columns=columns).to_dict("records")  # type: ignore[return-value]
+
+
+def _cards(profiles: pd.DataFrame, names: Mapping[Any, object], sheet_bytes: int) -> list[ClusterCard]:
+    shown = profiles.sort_values(["size", "cluster"], ascending=[False, True]).head(MAX_CARDS)
+    known = set(shown["cluster"].astype(int))
+    return [_card(row, names, known, sheet_bytes) for row in shown.to_dict("records")]
+
+
+def _card(
+    row: Mapping[Any, Any], names: Mapping[Any, object], known: set[int], sheet_bytes: int
+) -> ClusterCard:
+    cluster = int(row["cluster"])
+    proposed = text(row["proposed_name"])
+    name = text(names.get(cluster)) or proposed
+    color = text(row["color"])
+    nearest = number(row["nearest_cluster"])
+    # a cluster of which no image could be read has no brightness, and a sheet of empty tiles
+    seen = np.isfinite(number(row["brightness"])) and isinstance(row["contact_sheet"], bytes)
+    return ClusterCard(
+        cluster=cluster,
+        ink=plots.cluster_color(cluster),
+        name=name,
+        proposed=proposed if proposed != name else "",
+        size=int(row["size"]),
+        share=number(row["share"]),
+        color=color,
+        swatch=_SWATCHES.get(color.split(" ")[-1], ""),
+        label=text(row["majority_label"]),
+        label_share=number(row["majority_share"]),
+        cohesion=number(row["cohesion"]),
+        separation=number(row["separation"]),
+        nearest=int(nearest) if nearest in known else None,
+        evidence=text(row["evidence"]),
+        sheet=data_uri(fit_bytes(row["contact_sheet"], sheet_bytes)) if seen else "",
+    )
+
+
+def heat_maps(comparison: pd.DataFrame) -> tuple[HeatMap | None, list[HeatMap]]:
+    """Agreement between descriptors (None with fewer than two), and between algorithms by descriptor."""
+    between = comparison[comparison["kind"] == "descriptor"]
+    within = comparison[comparison["kind"] == "algorithm"]
+    algorithms = [
+        _heat_map(pairs, text(name), True) for name, pairs in within.groupby("descriptor", sort=False)
+    ]
+    return (None if between.empty else _heat_map(between, "Descriptors", False)), algorithms
+
+
+def _heat_map(pairs: pd.DataFrame, title: str, shows_title: bool) -> HeatMap:
+    table = square(pairs, "adjusted_mutual_information")
+    return HeatMap(title, shows_title, [str(name) for name in table.columns], table.to_numpy(float).tolist())
+
+
+def outlier_cards(outliers: pd.DataFrame, archive: ImageArchive | None) -> list[OutlierCard]:
+    """The most suspicious images, with thumbnails where the archive has them."""
+    shown = outliers.head(MAX_OUTLIERS)
+    pictures = thumbnails(archive, shown["image_path"].map(str).to_list())
+    return [
+        OutlierCard(
+            rank=rank,
+            path=str(row["image_path"]),
+            score=number(row["score"]),
+            quality_score=number(row["quality_score"]),
+            descriptor_score=number(row["descriptor_score"]),
+            reasons=_reasons(row["reasons"]),
+            picture="" if picture is None else data_uri(picture),
+            note=note,
+        )
+        for rank, (row, (picture, note)) in enumerate(
+            zip(shown.to_dict("records"), pictures, strict=True), start=1
+        )
+    ]
+
+
+def frequent_reasons(outliers: pd.DataFrame) -> list[tuple[str, int]]:
+    """Kinds of reasons, which end before the colon, and how many images have each; most frequent first."""
+    given = outliers["reasons"].dropna().astype(str)
+    kinds = given[given != ""].str.split("; ").explode().str.split(": ").str[0]
+    counts = kinds.value_counts().head(MAX_REASONS)
+    return [(str(kind), int(count)) for kind, count in counts.items()]
+
+
+def _reasons(value: object) -> list[str]:
+    """The reasons one by one, descriptors that find an image strange in one line."""
+    given = [reason for reason in text(value).split("; ") if reason]
+    strange = [match[1] for reason in given if (match := _STRANGE.fullmatch(reason))]
+    others = [reason for reason in given if not _STRANGE.fullmatch(reason)]
+    if not strange:
+        return others
+    return [*others, f"far from what {', '.join(strange)} {'know' if len(strange) > 1 else 'knows'}"]
+
+
+def describe_quality(
+    final: Mapping[str, pd.DataFrame], paths: pd.Series[str], archive: ImageArchive | None
+) -> Quality:
+    """Rows by status, the unusable ones by name, and the images that the archive lacks."""
+    counts = {name: frame["status"].map(text).value_counts() for name, frame in final.items()}
+    statuses = sorted(
+        {s for c in counts.values() for s in c.index}, key=lambda s: (_STATUS_ORDER.get(s, 2), s)
+    )
+    where: dict[str, list[str]] = {}
+    for name, frame in final.items():
+        for path in frame["image_path"][frame["status"].map(text).str.startswith("unusable")].map(str):
+            where.setdefault(path, []).append(name)
+    missing = [] if archive is None else archive.missing(paths.map(str).to_list())
+    return Quality(
+        statuses=statuses,
+        counts=[(name, [int(c.get(status, 0)) for status in statuses]) for name, c in counts.items()],
+        unusable=list(where.items())[:MAX_PATHS],
+        n_unusable=len(where),
+        missing=list(missing[:MAX_PATHS]),
+        n_missing=len(missing),
+    )

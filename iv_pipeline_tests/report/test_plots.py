@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from iv_pipeline.report import plots
+
+
+def rgba(png: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    return np.asarray(image.convert("RGBA"))
+
+
+def has_color(picture: np.ndarray, color: str, tolerance: int = 24) -> bool:
+    wanted = np.frombuffer(bytes.fromhex(color[1:]), np.uint8).astype(int)
+    solid = picture[picture[..., 3] > 200][:, :3].astype(int)
+    return bool((np.abs(solid - wanted).max(axis=1) <= tolerance).any())
+
+
+def trials(score: float | None = None) -> pd.DataFrame:
+    frame = pd.DataFrame(
+        [
+            {"scaler": scaler, "algorithm": algorithm, "n_clusters": k, "predictability": k / 100}
+            for scaler in ("standard", "minmax")
+            for algorithm in ("kmeans", "hdbscan")
+            for k in (5, 10, 20)
+        ]
+    )
+    if score is not None:
+        frame["predictability"] = score
+    return frame.assign(criterion="predictability", won=frame.index == 2, reason="")
+
+
+@given(st.integers(0, 100_000))
+def test_clusters_have_a_colour_each_that_is_visible_on_white_and_on_black(number: int) -> None:
+    color = plots.cluster_color(number)
+    assert re.fullmatch("#[0-9a-f]{6}", color)
+    luma = np.frombuffer(bytes.fromhex(color[1:]), np.uint8) @ np.array([0.299, 0.587, 0.114])
+    assert 50 < luma < 215
+    assert plots.cluster_color(number + 1) != color
+
+
+def test_the_first_fifty_clusters_have_fifty_colours_and_noise_is_grey() -> None:
+    assert len({plots.cluster_color(number) for number in range(50)}) == 50
+    assert plots.cluster_color(-1) == plots.NOISE_COLOR
+
+
+def test_map_shows_every_cluster_in_its_colour_on_a_transparent_ground() -> None:
+    coordinates = np.repeat(np.array([[0, 0], [0, 1], [1, 1]], np.float32), 40, axis=0)
+    coordinates += np.random.default_rng(0).normal(0, 0.05, coordinates.shape).astype(np.float32)
+    picture = rgba(plots.map_2d(coordinates, np.repeat(np.array([0, 1, -1], np.int32), 40)))
+    for number in (0, 1, -1):
+        assert has_color(picture, plots.cluster_color(number))
+    assert not has_color(picture, plots.cluster_color(2), tolerance=8)
+    assert (picture[..., 3] == 0).mean() > 0.5
+
+
+def test_map_leaves_out_rows_without_coordinates() -> None:
+    coordinates = np.array([[0, 0], [1, 1], [np.nan, np.nan]], np.float32)
+    with_gap = plots.map_2d(coordinates, np.array([0, 1, 2], np.int32))
+    assert with_gap == plots.map_2d(coordinates[:2], np.array([0, 1], np.int32))
+
+
+def test_map_of_nothing_is_empty() -> None:
+    picture = rgba(plots.map_2d(np.empty((0, 2), np.float32), np.empty(0, np.int32)))
+    assert (picture[..., 3] == 0).all()
+
+
+def test_map_keeps_its_size_in_bytes_however_many_images_there_are() -> None:
+    rng = np.random.default_rng(0)
+    many = plots.map_2d(
+        rng.normal(size=(60_000, 2)).astype(np.float32), rng.integers(0, 50, 60_000, np.int32)
+    )
+    assert len(many) < 250_000
+
+
+def test_selection_curve_rings_the_winner_and_shows_scalers_in_their_colours() -> None:
+    picture = rgba(plots.selection_curve(trials()))
+    assert has_color(picture, plots.SCALER_COLORS["standard"])
+    assert has_color(picture, plots.SCALER_COLORS["minmax"])
+    assert not has_color(picture, plots.SCALER_COLORS["robust"])
+    assert has_color(picture, "#d6336c")
+
+
+def test_selection_curve_for_dark_pages_has_light_ink_and_no_ground() -> None:
+    light, dark = rgba(plots.selection_curve(trials())), rgba(plots.selection_curve(trials(), dark=True))
+    assert light.shape == dark.shape
+    assert (light[..., 3] == 255).all()
+    assert (dark[..., 3] == 0).mean() > 0.7
+    assert has_color(light, plots.INK)
+    assert has_color(dark, plots.INK_ON_DARK)
+
+
+def test_selection_curve_renders_where_no_trial_has_a_score() -> None:
+    assert rgba(plots.selection_curve(trials(np.nan))).size
+
+
+@pytest.mark.parametrize("n_clusters", [0, 1, 2, 50, 3000])
+def test_selection_curve_renders_with_a_single_trial(n_clusters: int) -> None:
+    assert rgba(plots.selection_curve(trials().iloc[[2]].assign(n_clusters=n_clusters))).size
+
+
+def test_cluster_sizes_draw_noise_in_grey() -> None:
+    sizes = pd.Series([9, 30, 20], index=[-1, 0, 1])
+    assert has_color(rgba(plots.cluster_sizes(sizes)), plots.NOISE_COLOR, 4)
+    assert not has_color(rgba(plots.cluster_sizes(sizes.iloc[1:])), plots.NOISE_COLOR, 4)
+
+
+def test_heat_map_takes_names_with_dollar_signs_and_missing_values() -> None:
+    names = ["$\\frac$", "b_{"]
+    table = pd.DataFrame([[1.0, np.nan], [np.nan, 1.0]], index=names, columns=names)
+    assert rgba(plots.heat_map(table)).size
+
+
+def test_variance_curve_renders_a_line_for_each_scaler() -> None:
+    picture = rgba(plots.variance_curve({"standard": np.array([0.5, 0.3]), "robust": np.array([0.9])}))
+    assert has_color(picture, plots.SCALER_COLORS["standard"])
+    assert has_color(picture, plots.SCALER_COLORS["robust"])
+
+
+def test_the_same_frame_gives_the_same_bytes() -> None:
+    assert plots.selection_curve(trials()) == plots.selection_curve(trials())
+
+
+def test_inline_makes_markdown_that_carries_the_picture() -> None:
+    assert plots.inline(b"png") == "![](data:image/png;base64,cG5n)"
