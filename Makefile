@@ -1,8 +1,6 @@
 # make run | test | ui | lint | demo | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
 PYTHON ?= python3
 BIN := .venv/bin
-export IV_DATA_ROOT ?= $(CURDIR)/data
-export DAGSTER_HOME ?= $(abspath $(IV_DATA_ROOT))/dagster_home
 PORT ?= 3000
 
 .PHONY: run test ui lint demo env clean
@@ -14,8 +12,7 @@ demo: .venv/installed
 	$(BIN)/iv-pipeline demo
 
 ui: .venv/installed
-	@$(BIN)/iv-pipeline env >/dev/null
-	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+	eval "$$($(BIN)/iv-pipeline env)" && $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 env: .venv/installed
 	@$(BIN)/iv-pipeline env

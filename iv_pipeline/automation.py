@@ -14,6 +14,7 @@ RECLUSTER = (
     "scaled_pca",
     "clustering_trials",
     "neighbors",
+    "hierarchy",
     "clusters",
     "outliers",
     "projection",

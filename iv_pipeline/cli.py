@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def ensure_home() -> Path:
     """Dagster's home: `DAGSTER_HOME`, or a folder under the data root; made, and configured, if need be."""
-    root = Path(os.environ.get("IV_DATA_ROOT") or "data").absolute()
-    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster_home").absolute()
+    root = os.environ.get("IV_DATA_ROOT") or "data"
+    beside = Path("data" if "://" in root else root) / "dagster_home"  # a history needs a local folder
+    home = Path(os.environ.get("DAGSTER_HOME") or beside).absolute()
     home.mkdir(parents=True, exist_ok=True)
     instance_file = home / "dagster.yaml"
     if not instance_file.exists():

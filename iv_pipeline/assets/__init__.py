@@ -6,6 +6,7 @@ from iv_pipeline.assets.clustering_trials import clustering_trials
 from iv_pipeline.assets.clusters import clusters
 from iv_pipeline.assets.comparison import comparison
 from iv_pipeline.assets.final import final, ranked_outliers, summary
+from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
 from iv_pipeline.assets.image_quality import image_quality
 from iv_pipeline.assets.init import init
@@ -31,6 +32,7 @@ STAGES: tuple[Stage, ...] = (
     scaled_pca,
     clustering_trials,
     neighbors,
+    hierarchy,
     clusters,
     clustered,
     outliers,

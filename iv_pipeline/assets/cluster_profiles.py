@@ -63,7 +63,7 @@ def _profile(
     images = [(path, _read(archive, path)) for path in shown]
     seen = describe_images(data for _, data in images if data is not None and _is_whole(data))
     label = majority(image_index["label"].iloc[members]) if "label" in image_index else ("", np.nan)
-    color = "" if seen["color"] == "unknown" else seen["color"]
+    color = "" if seen["color"] in {"unknown", "mixed colours"} else seen["color"]
     brightness = seen["brightness"] if seen["n_images"] else np.nan
     name, evidence = propose_name(label, (color, seen["confidence"]), brightness)
     return {

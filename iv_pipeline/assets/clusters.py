@@ -6,6 +6,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
@@ -29,6 +30,7 @@ def clusters(
     scaled_pca: VectorTable,
     clustering_trials: pd.DataFrame,
     neighbors: VectorTable,
+    hierarchy: dict[str, np.ndarray],
 ) -> Result:
     """All images clustered by every algorithm with its best parameters; `cluster` is the winner's label."""
     config = settings.config
@@ -42,6 +44,7 @@ def clusters(
         config.neighbors.n_neighbors,
         config.neighbors.min_samples,
         graph_of(neighbors, usable),
+        hierarchy_of(hierarchy),
     )
     columns: dict[str, object] = {IMAGE_PATH: scaled_pca.column(IMAGE_PATH), scaler: X}
     counts = {}

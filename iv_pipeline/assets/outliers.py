@@ -4,10 +4,10 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.learn.hierarchy import build_hierarchy
 from iv_pipeline.learn.outliers import flag, score_outliers
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
@@ -25,6 +25,7 @@ def outliers(
     scaled_pca: VectorTable,
     clustering_trials: pd.DataFrame,
     neighbors: VectorTable,
+    hierarchy: dict[str, np.ndarray],
 ) -> Result:
     """A score in [0, 1] for each image by each method, their mean, and the verdict.
 
@@ -33,9 +34,7 @@ def outliers(
     config = settings.config
     X = scaled_pca.vectors(winner_of(clustering_trials)["scaler"]).to_array()
     usable = finite_rows(X)
-    X = X[usable]
-    graph = graph_of(neighbors, usable)
-    scores = score_outliers(X, graph, build_hierarchy(X, graph, config.neighbors.min_samples), config.seed)
+    scores = score_outliers(X[usable], graph_of(neighbors, usable), hierarchy_of(hierarchy), config.seed)
     frame = pd.DataFrame({IMAGE_PATH: scaled_pca.column(IMAGE_PATH).to_pandas()})
     for name, values in scores.items():
         column = np.ones(len(frame), np.float32)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from iv_pipeline.learn.neighbors import nearest
@@ -82,36 +82,31 @@ def _spanning_tree(
 ) -> NDArray[np.float64]:
     """Edges ``(from, to, mutual reachability)`` of a minimum spanning tree, shape ``(n_rows - 1, 3)``."""
     n_rows = graph.n_rows
-    rows = np.repeat(np.arange(n_rows, dtype=np.int32), graph.n_neighbors)
-    columns = graph.indices.ravel()
-    weights = np.maximum(graph.distances.ravel(), np.maximum(core[rows], core[columns]))
-    edges = (rows, columns, weights.astype(np.float64))
+    reach = np.maximum(core[:, None], core[graph.indices])
+    np.maximum(reach, graph.distances, out=reach)
+    # every row has as many neighbours: the graph is a CSR matrix as it stands
+    starts = np.arange(n_rows + 1, dtype=np.int64) * graph.n_neighbors
+    neighborhoods = csr_array((reach.ravel(), graph.indices.ravel(), starts), shape=(n_rows, n_rows))
+    forest = _minimum_forest(neighborhoods)
     while True:
-        forest = _minimum_forest(edges, n_rows)
-        n_components, component = connected_components(
-            coo_array((np.ones(len(forest[0])), forest[:2]), shape=(n_rows, n_rows)), directed=False
-        )
+        joined = coo_array((np.ones(len(forest[0])), forest[:2]), shape=(n_rows, n_rows))
+        n_components, component = connected_components(joined, directed=False)
         if n_components == 1:
             return np.column_stack(forest).astype(np.float64)
         bridges = _bridges(X, core, component, n_components)
-        edges = tuple(np.concatenate(pair) for pair in zip(forest, bridges, strict=True))  # type: ignore[assignment]
+        rows, columns, lengths = (np.concatenate(pair) for pair in zip(forest, bridges, strict=True))
+        # two components may have chosen each other: entries of the same pair would be added up
+        low, high = np.minimum(rows, columns), np.maximum(rows, columns)
+        _, first = np.unique(low.astype(np.int64) * n_rows + high, return_index=True)
+        edges = coo_array((lengths[first], (low[first], high[first])), shape=(n_rows, n_rows))
+        forest = _minimum_forest(edges.tocsr())
 
 
-def _minimum_forest(
-    edges: tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]], n_rows: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """The edges of a minimum spanning forest; edges in both directions and of weight 0 are fine."""
-    low, high = np.minimum(edges[0], edges[1]), np.maximum(edges[0], edges[1])
-    proper = low != high
-    key = low[proper].astype(np.int64) * n_rows + high[proper]
-    # scipy reads a stored 0 as "no edge": the smallest float keeps it an edge of no length
-    weight = np.maximum(edges[2][proper], np.finfo(np.float64).tiny)
-    order = np.lexsort((weight, key))
-    key, weight = key[order], weight[order]
-    first = np.concatenate([[True], key[1:] != key[:-1]])
-    key, weight = key[first], weight[first]
-    sparse = coo_array((weight, (key // n_rows, key % n_rows)), shape=(n_rows, n_rows)).tocsr()
-    tree = minimum_spanning_tree(sparse).tocoo()
+def _minimum_forest(edges: csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """The edges of a minimum spanning forest, those of length 0 among them."""
+    # scipy reads a stored 0 as "no edge": the smallest number keeps it an edge
+    edges.data = np.maximum(edges.data.astype(np.float64), np.finfo(np.float64).tiny)
+    tree = minimum_spanning_tree(edges, overwrite=True).tocoo()
     length = np.where(tree.data <= np.finfo(np.float64).tiny, 0.0, tree.data)
     return tree.row, tree.col, length
 

@@ -102,7 +102,7 @@ def propose_name(label: tuple[str, float], color: tuple[str, float], brightness:
     label
         Most frequent true label and its share; an empty name where there are no labels.
     color
-        Most frequent colour word and its share; an empty word where there are no pictures.
+        Most frequent colour word and the share of images that it fits; an empty word where there is none.
     brightness
         Mean brightness of its images in [0, 1]; NaN without pictures.
     """
@@ -110,7 +110,7 @@ def propose_name(label: tuple[str, float], color: tuple[str, float], brightness:
     if color[0]:
         if color[1] >= 0.5:
             words.append(color[0])
-        evidence.append(f"{color[1]:.0%} of the pixels in the middle are {color[0]}")
+        evidence.append(f"{color[1]:.0%} of the sampled images are {color[0]}")
     if label[0]:
         if label[1] >= 0.5:
             words.append(label[0])

@@ -12,6 +12,7 @@ FILES: dict[str, str] = {
     "views": "Scaled_PCA_Cluster/views.arrow",
     "clustering_trials": "Scaled_PCA_Cluster/{descriptor}_trials.parquet",
     "neighbors": "Scaled_PCA_Cluster/{descriptor}_neighbors.arrow",
+    "hierarchy": "Scaled_PCA_Cluster/{descriptor}_hierarchy.npz",
     "clusters": "Scaled_PCA_Cluster/{descriptor}.arrow",
     "clustered": "Clustered/{descriptor}.arrow",
     "outliers": "Outliers/{descriptor}.parquet",

@@ -35,8 +35,8 @@ class Space:
         Of everything random.
     n_neighbors, min_samples
         Of the neighbour graph, and of core distances.
-    given_graph
-        The neighbour graph, if it is there already.
+    given_graph, given_hierarchy
+        The neighbour graph and its density hierarchy, if they are there already.
     """
 
     X: NDArray[np.float32]
@@ -44,6 +44,7 @@ class Space:
     n_neighbors: int = 50
     min_samples: int = 10
     given_graph: NeighborGraph | None = field(default=None, repr=False)
+    given_hierarchy: Hierarchy | None = field(default=None, repr=False)
 
     @property
     def n_rows(self) -> int:
@@ -58,7 +59,7 @@ class Space:
     @cached_property
     def hierarchy(self) -> Hierarchy:
         """The density hierarchy of the graph."""
-        return build_hierarchy(self.X, self.graph, self.min_samples)
+        return self.given_hierarchy or build_hierarchy(self.X, self.graph, self.min_samples)
 
     @cached_property
     def prototypes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
