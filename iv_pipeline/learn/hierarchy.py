@@ -14,15 +14,15 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from iv_pipeline.learn.neighbors import nearest
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iv_pipeline.learn.neighbors import NeighborGraph
 
-REPRESENTATIVES = 200
-"""Points of a component that look for the nearest point outside of it."""
+MAX_REPRESENTATIVES = 20_000
+"""Points of all components together that look for the nearest other component."""
+NEAR_COMPONENTS = 4
+"""Components that each one looks at closely."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +114,69 @@ def _minimum_forest(edges: csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArr
 def _bridges(
     X: NDArray[np.float32], core: NDArray[np.float32], component: NDArray[np.int32], n_components: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """For every component but the largest, an edge to the nearest point outside of it.
+    """For every component an edge to a near point of another one, as in a round of Borůvka's algorithm.
 
-    Each component sends its densest points; as in Borůvka's algorithm the number of components at least
-    halves with each round.
+    Representatives of all components, from their densest point to their sparsest, say which components are
+    near; the pair of points is then refined in turns, each the nearest of its component to the other.
     """
-    sizes = np.bincount(component, minlength=n_components)
-    ends: list[tuple[int, int, float]] = []
     order = np.lexsort((core, component))
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    for c in np.argsort(sizes, kind="stable")[:-1]:
-        members = order[starts[c] : starts[c + 1]][:REPRESENTATIVES]
-        outside = np.flatnonzero(component != c)
-        found = outside[nearest(X[members], X[outside], 1)[:, 0]]
-        gap = np.linalg.norm((X[members] - X[found]).astype(np.float64), axis=1)
-        reach = np.maximum(gap, np.maximum(core[members], core[found]))
-        best = int(reach.argmin())
-        ends.append((int(members[best]), int(found[best]), float(reach[best])))
-    sources, targets, reaches = zip(*ends, strict=True)
-    return np.array(sources), np.array(targets), np.array(reaches)
+    members = np.split(order, np.cumsum(np.bincount(component, minlength=n_components))[:-1])
+    each = max(1, MAX_REPRESENTATIVES // n_components)
+    chosen = [rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64)] for rows in members]
+    starts = np.cumsum([0, *(len(rows) for rows in chosen[:-1])])
+    everyone = np.concatenate(chosen)
+    points = X[everyone] - X[everyone].mean(axis=0)
+    norms = np.einsum("nd,nd->n", points, points)
+    ends: list[tuple[int, int, float]] = []
+    for c, (rows, start) in enumerate(zip(chosen, starts, strict=True)):
+        own = slice(start, start + len(rows))
+        squared = norms[own, None] + norms - 2 * points[own] @ points.T
+        squared[:, own] = np.inf
+        to_component = np.minimum.reduceat(squared.min(axis=0), starts)
+        near = np.argsort(to_component, kind="stable")[: min(NEAR_COMPONENTS, n_components - 1)]
+        nearest = [
+            int(everyone[s + squared[:, s:e].min(axis=0).argmin()])
+            for s, e in _spans(starts, near, len(everyone))
+        ]
+        pairs = [_closest(X, core, members[c], members[o], b) for o, b in zip(near, nearest, strict=True)]
+        ends.append(min(pairs, key=lambda pair: pair[2]))
+    sources, targets, lengths = zip(*ends, strict=True)
+    return np.array(sources), np.array(targets), np.array(lengths)
+
+
+def _spans(starts: NDArray[Any], components: NDArray[Any], n: int) -> list[tuple[int, int]]:
+    ends = np.append(starts[1:], n)
+    return [(int(starts[c]), int(ends[c])) for c in components]
+
+
+def _closest(
+    X: NDArray[np.float32],
+    core: NDArray[np.float32],
+    ours: NDArray[Any],
+    theirs: NDArray[Any],
+    target: int,
+) -> tuple[int, int, float]:
+    """A pair of points of two components that are mutually nearest, found in turns from `target` of theirs."""
+    source, reach = _nearest_of(X, core, ours, target)
+    while True:
+        better, shorter = _nearest_of(X, core, theirs, source)
+        if shorter >= reach:
+            return source, target, reach
+        target, reach = better, shorter
+        better, shorter = _nearest_of(X, core, ours, target)
+        if shorter >= reach:
+            return source, target, reach
+        source, reach = better, shorter
+
+
+def _nearest_of(
+    X: NDArray[np.float32], core: NDArray[np.float32], rows: NDArray[Any], point: int
+) -> tuple[int, float]:
+    """Which of `rows` reaches `point` most easily, and their mutual reachability."""
+    gap = np.sqrt(np.square(X[rows] - X[point]).sum(axis=1, dtype=np.float64))
+    reach = np.maximum(gap, np.maximum(core[rows], core[point]))
+    best = int(reach.argmin())
+    return int(rows[best]), float(reach[best])
 
 
 def extract_hdbscan(
