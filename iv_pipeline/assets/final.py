@@ -124,7 +124,7 @@ def summary(
     Where true labels exist, how well its clusters label is shown beside; it takes no part in the rank.
     """
     winners = {name: trials[trials["won"]].iloc[0] for name, trials in clustering_trials.items()}
-    frame = rank_descriptors(winners, {name: str(w["criterion"]) for name, w in winners.items()})
+    frame = rank_descriptors(winners)
     shares = {name: table["is_outlier"].mean() for name, table in final.items()}
     frame["outlier_share"] = frame["descriptor"].map(shares)
     if "label" in image_index:

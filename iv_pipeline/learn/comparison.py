@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ SCORES = (
     "silhouette",
     "noise_share",
 )
+
+LEAST_SCORE = 1e-3
+"""Scores at the level of chance are told apart no further."""
 
 
 def agreement(labelings: Mapping[str, NDArray[np.int32]], kind: str) -> pd.DataFrame:
@@ -57,45 +61,72 @@ def agreement(labelings: Mapping[str, NDArray[np.int32]], kind: str) -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
-def rank_descriptors(winners: Mapping[str, pd.Series[Any]], criterion_of: Mapping[str, str]) -> pd.DataFrame:
-    """One row a descriptor: what won in it, its scores, and its rank by the leading criterion.
+def rank_descriptors(winners: Mapping[str, pd.Series[Any]]) -> pd.DataFrame:
+    """One row a descriptor: what won in it, its scores, and its rank.
+
+    Descriptors are ranked by their strength (see `strengths`); those whose clusters no other descriptor could
+    judge come after them, by stability.
 
     Parameters
     ----------
     winners
         By descriptor, the trial that won.
-    criterion_of
-        By descriptor, the criterion that led. Descriptors judged by predictability come before those that
-        could only be judged by themselves.
 
     Returns
     -------
     pandas.DataFrame
-        `descriptor`, `rank` and the trial's columns, best first.
+        `descriptor`, `rank`, `strength` and the trial's columns, best first.
     """
-    rows = []
-    for name, winner in winners.items():
-        rows.append(
-            {
-                "descriptor": name,
-                "scaler": winner["scaler"],
-                "algorithm": winner["algorithm"],
-                "parameters": winner["parameters"],
-                "n_clusters": int(winner["n_clusters"]),
-                **{score: winner.get(score, np.nan) for score in SCORES},
-                "criterion": criterion_of[name],
-                "reason": winner["reason"],
-            }
-        )
-    frame = pd.DataFrame(rows)
-    lead = [float(row[str(row["criterion"])]) for row in rows]
-    order = sorted(
-        range(len(rows)),
-        key=lambda i: (rows[i]["criterion"] != "predictability", -np.nan_to_num(lead[i], nan=-1.0)),
+    strong = strengths({name: json.loads(winner["predicted_by"]) for name, winner in winners.items()})
+    rows = [
+        {
+            "descriptor": name,
+            "scaler": winner["scaler"],
+            "algorithm": winner["algorithm"],
+            "parameters": winner["parameters"],
+            "n_clusters": int(winner["n_clusters"]),
+            "strength": strong.get(name, np.nan),
+            **{score: winner.get(score, np.nan) for score in SCORES},
+            "criterion": winner["criterion"],
+            "reason": winner["reason"],
+        }
+        for name, winner in winners.items()
+    ]
+    frame = pd.DataFrame(rows).sort_values(
+        ["strength", "stability"], ascending=False, na_position="last", kind="stable", ignore_index=True
     )
-    frame = frame.iloc[order].reset_index(drop=True)
     frame.insert(1, "rank", np.arange(1, len(frame) + 1))
     return frame
+
+
+def strengths(predicted_by: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """How predictable each descriptor's clusters are, whichever descriptors judged them.
+
+    No descriptor judges itself, so each is judged by a different panel, and a mean would favour those that escape
+    weak judges. In a two-way layout, score = strength of the judged × acuity of the judge, least squares on the
+    logarithms separates the two (a row and a column effect; missing cells are those of a descriptor's own blocks).
+
+    Parameters
+    ----------
+    predicted_by
+        By descriptor, the score that each judge gave its clusters.
+
+    Returns
+    -------
+    dict of str to float
+        Strength of each descriptor that anybody judged: the score that a judge of mean acuity would give.
+    """
+    cells = [(name, judge, score) for name, row in predicted_by.items() for judge, score in row.items()]
+    if not cells:
+        return {}
+    names, judges = (list(dict.fromkeys(column)) for column in list(zip(*cells, strict=True))[:2])
+    design = np.zeros((len(cells), len(names) + len(judges)))
+    for i, (name, judge, _) in enumerate(cells):
+        design[i, names.index(name)] = design[i, len(names) + judges.index(judge)] = 1
+    logarithms = np.log(np.maximum([score for *_, score in cells], LEAST_SCORE))
+    effects = np.linalg.lstsq(design, logarithms, rcond=None)[0]
+    mean_judge = effects[len(names) :].mean()
+    return {name: float(np.exp(effects[i] + mean_judge)) for i, name in enumerate(names)}
 
 
 def square(pairs: pd.DataFrame, value: str) -> pd.DataFrame:

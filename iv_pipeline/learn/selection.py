@@ -84,6 +84,7 @@ class Trial:
     tried: dict[str, Any]
     clustering: Clustering
     scores: dict[str, float]
+    predicted_by: dict[str, float]
     seconds: float
     kept: bool = False
     won: bool = False
@@ -131,6 +132,7 @@ class Selection:
                     "n_clusters": trial.n_clusters,
                     "noise_share": trial.clustering.noise_share,
                     **trial.scores,
+                    "predicted_by": json.dumps(trial.predicted_by),
                     "seconds": trial.seconds,
                     "kept": trial.kept,
                     "won": trial.won,
@@ -160,16 +162,20 @@ class Judge:
     identities: NDArray[np.int64] | None = None
     seed: int = 0
 
+    def predict(self, labels: NDArray[np.int32]) -> dict[str, float]:
+        """How well each other descriptor predicts the clusters."""
+        return {name: predictor.score(labels) for name, predictor in self.predictors.items()}
+
     def score(
         self,
         space: Space,
         clustering: Clustering,
+        predicted_by: Mapping[str, float],
         refit: Callable[[Space], Clustering] | None,
     ) -> dict[str, float]:
         """All criteria; NaN where one has no meaning."""
-        by_view = {name: predictor.score(clustering.labels) for name, predictor in self.predictors.items()}
         return {
-            "predictability": float(np.mean(list(by_view.values()))) if by_view else np.nan,
+            "predictability": float(np.mean(list(predicted_by.values()))) if predicted_by else np.nan,
             "stability": _stability(space, clustering, refit, self.seed),
             "identity": _identity(clustering.labels, self.identities),
             **internal_scores(space.X, clustering.labels, self.seed),
@@ -303,7 +309,9 @@ def _try(
     seconds = time.perf_counter() - began
     at_budget = clustering.n_clusters >= BUDGET_TOLERANCE * budget
     refit = (lambda part: algorithm.fit(part, parameters)) if at_budget else None
-    return Trial(scaler, name, parameters, clustering, judge.score(space, clustering, refit), seconds)
+    predicted_by = judge.predict(clustering.labels)
+    scores = judge.score(space, clustering, predicted_by, refit)
+    return Trial(scaler, name, parameters, clustering, scores, predicted_by, seconds)
 
 
 def _select(trials: list[Trial], budget: int, chosen: Mapping[str, Any]) -> Selection:

@@ -1,7 +1,10 @@
+import json
+
 import numpy as np
 import pandas as pd
+import pytest
 
-from iv_pipeline.learn.comparison import agreement, rank_descriptors, square
+from iv_pipeline.learn.comparison import agreement, rank_descriptors, square, strengths
 
 
 def test_each_pair_stands_once_and_equal_labelings_agree_fully() -> None:
@@ -27,26 +30,42 @@ def test_pairs_become_a_symmetric_table() -> None:
     assert (np.diag(table) == 1).all()
 
 
-def winner(criterion: str, score: float) -> "pd.Series[object]":
+def winner(predicted_by: dict[str, float], stability: float = 0.5) -> "pd.Series[object]":
     return pd.Series(
         {
             "scaler": "standard",
             "algorithm": "kmeans",
             "parameters": "{}",
             "n_clusters": 50,
-            criterion: score,
+            "stability": stability,
+            "predicted_by": json.dumps(predicted_by),
+            "criterion": "predictability" if predicted_by else "stability",
             "reason": "r",
         }
     )
 
 
-def test_the_rank_follows_the_leading_criterion_and_foreign_judgement_comes_first() -> None:
-    winners = {
-        "weak": winner("predictability", 0.1),
-        "alone": winner("stability", 0.9),
-        "strong": winner("predictability", 0.3),
-    }
-    criteria = {"weak": "predictability", "alone": "stability", "strong": "predictability"}
-    ranked = rank_descriptors(winners, criteria)
-    assert ranked["descriptor"].tolist() == ["strong", "weak", "alone"]
-    assert ranked["rank"].tolist() == [1, 2, 3]
+def test_descriptors_that_others_judge_rank_before_those_that_only_agree_with_themselves() -> None:
+    ranked = rank_descriptors(
+        {
+            "weak": winner({"a": 0.1, "b": 0.2}),
+            "alone": winner({}, stability=0.9),
+            "strong": winner({"a": 0.2, "b": 0.4}),
+            "alone, too": winner({}, stability=0.95),
+        }
+    )
+    assert ranked["descriptor"].tolist() == ["strong", "weak", "alone, too", "alone"]
+    assert ranked["rank"].tolist() == [1, 2, 3, 4]
+
+
+def test_strength_does_not_depend_on_the_panel_of_judges() -> None:
+    strength, acuity = {"x": 0.6, "y": 0.3, "z": 0.5}, {"x": 1.0, "y": 0.2, "z": 0.7}
+    panel = {n: {j: strength[n] * acuity[j] for j in acuity if j != n} for n in strength}
+    found = strengths(panel)
+    assert max(panel, key=lambda n: np.mean(list(panel[n].values()))) == "z"  # a mean would be misled
+    assert sorted(found, key=found.__getitem__) == ["y", "z", "x"]
+    assert found["x"] / found["y"] == pytest.approx(2)
+
+
+def test_nobody_judged_has_no_strength() -> None:
+    assert strengths({"a": {}}) == {}

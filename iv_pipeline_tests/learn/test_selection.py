@@ -89,7 +89,7 @@ def test_identity_is_one_when_vehicles_stay_together_and_zero_by_chance() -> Non
     scores = {}
     for name, labels in {"together": vehicles % 6, "chance": rng.integers(6, size=2400)}.items():
         clustering = selection.Clustering(labels.astype(np.int32), np.ones(2400, np.float32), {})
-        scores[name] = Judge(identities=vehicles).score(space, clustering, None)["identity"]
+        scores[name] = Judge(identities=vehicles).score(space, clustering, {}, None)["identity"]
     assert scores["together"] == pytest.approx(1)
     assert abs(scores["chance"]) < 0.02
 
