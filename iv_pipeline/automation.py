@@ -4,6 +4,9 @@ Assets with and without partitions do not share a job: in one job the latter wou
 and a fan-in before its partitions exist. So there is a job before, one for each descriptor, and one after.
 """
 
+from collections.abc import Mapping
+from datetime import datetime
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
@@ -24,10 +27,13 @@ RECLUSTER = (
 FULL_PIPELINE = ("init", "statistics", "scaled", *RECLUSTER)
 SUMMARISE = ("comparison", "ranked_outliers", "summary", "report")
 
-FINISHED = (BulkActionStatus.COMPLETED_SUCCESS, BulkActionStatus.COMPLETED_FAILED)
+BACKFILL_TAG = "dagster/backfill"
+PARTITION_TAG = "dagster/partition"
+_UNDER_WAY = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
+_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
-def build_jobs(partitions: dg.PartitionsDefinition[str]) -> list[UnresolvedAssetJobDefinition]:
+def build_jobs() -> list[UnresolvedAssetJobDefinition]:
     """The four jobs."""
     return [
         dg.define_asset_job(
@@ -38,13 +44,11 @@ def build_jobs(partitions: dg.PartitionsDefinition[str]) -> list[UnresolvedAsset
         dg.define_asset_job(
             "full_pipeline",
             dg.AssetSelection.assets(*FULL_PIPELINE),
-            partitions_def=partitions,
             description="One descriptor from Init to Final. Backfill it over all descriptors.",
         ),
         dg.define_asset_job(
             "recluster",
             dg.AssetSelection.assets(*RECLUSTER),
-            partitions_def=partitions,
             description="One descriptor from its statistics to Final: reduction, clustering and what follows.",
         ),
         dg.define_asset_job(
@@ -59,31 +63,56 @@ def build_jobs(partitions: dg.PartitionsDefinition[str]) -> list[UnresolvedAsset
     job_name="summarise",
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts `summarise` once after every backfill of `full_pipeline` or `recluster`.",
+    description="Starts `summarise` once after every backfill that made `final` anew and no summary.",
 )
-def summarise_after_backfill(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Start `summarise` for backfills that ended since the last look; the run key makes it once for each."""
-    began = float(context.cursor) if context.cursor else 0.0
-    backfills = [b for b in context.instance.get_backfills() if b.backfill_timestamp > began]
-    ended = [b for b in backfills if b.status in FINISHED and _needs_summary(b)]
-    if not ended:
-        return dg.SkipReason("no backfill of full_pipeline or recluster has ended since the last look")
-    running = [b.backfill_timestamp for b in backfills if b.status not in FINISHED]
-    # a backfill that is still running may end after younger ones: the cursor stays before it
-    through = [
-        b.backfill_timestamp for b in ended if b.backfill_timestamp < min(running, default=float("inf"))
-    ]
-    return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(run_key=b.backfill_id, tags={"iv/after_backfill": b.backfill_id}) for b in ended
-        ],
-        cursor=str(max(through)) if through else context.cursor,
-    )
+def summarise_after_backfill(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Start `summarise` when a backfill has no run left; the run key makes it once for each.
 
-
-def _needs_summary(backfill: PartitionBackfill) -> bool:
-    """Whether it is a backfill of a job of ours; one of assets runs the summary itself if it selects it."""
-    return backfill.partition_set_name in {
-        "full_pipeline_partition_set",
-        "recluster_partition_set",
+    The status of a backfill alone does not tell: `dagster job backfill` calls it completed when its runs are
+    queued.
+    """
+    since = datetime.fromisoformat(context.cursor) if context.cursor else None
+    successes = _last_successes(context.instance, since)
+    found = {name: context.instance.get_backfill(name) for name in successes}
+    running = {name for name, backfill in found.items() if _is_running(context.instance, name, backfill)}
+    ended = {
+        name: successes[name]
+        for name, backfill in found.items()
+        if name not in running and backfill is not None and needs_summary(backfill)
     }
+    # a backfill that still runs has to be seen again, so the cursor waits for it
+    cursor = context.cursor if running or not successes else max(successes.values()).isoformat()
+    if not ended:
+        waits = f"backfill {', '.join(sorted(running))} still runs"
+        return dg.SensorResult(skip_reason=waits if running else "no backfill has ended", cursor=cursor)
+    latest = max(ended, key=ended.__getitem__)  # its summary shows what the others made too
+    request = dg.RunRequest(run_key=latest, tags={"iv/after_backfill": latest})
+    return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+
+def needs_summary(backfill: PartitionBackfill) -> bool:
+    """Whether it makes `final` anew, and not the summary itself; jobs that can be backfilled all do."""
+    if backfill.asset_selection is None:
+        return True
+    selected = {key.to_user_string() for key in backfill.asset_selection}
+    return "final" in selected and "summary" not in selected
+
+
+def _last_successes(instance: dg.DagsterInstance, since: datetime | None) -> Mapping[str, datetime]:
+    """Backfills of which a partition has been made after `since`, and when the last one was."""
+    succeeded = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS], updated_after=since)
+    last: dict[str, datetime] = {}
+    for record in instance.get_run_records(succeeded, ascending=True):
+        tags = record.dagster_run.tags
+        if BACKFILL_TAG in tags and PARTITION_TAG in tags:
+            name = tags[BACKFILL_TAG]
+            last[name] = max(record.update_timestamp, last.get(name, record.update_timestamp))
+    return last
+
+
+def _is_running(instance: dg.DagsterInstance, name: str, backfill: PartitionBackfill | None) -> bool:
+    """Whether more partitions may come; a backfill that is not stored yet is still submitting its runs."""
+    unfinished = dg.RunsFilter(
+        tags={BACKFILL_TAG: name}, statuses=[status for status in dg.DagsterRunStatus if status not in _ENDED]
+    )
+    return backfill is None or backfill.status in _UNDER_WAY or instance.get_runs_count(unfinished) > 0

@@ -18,7 +18,7 @@ def build_definitions(settings: Settings) -> dg.Definitions:
             "settings": dg.ResourceDefinition.hardcoded_resource(settings),
             "io_manager": StageStore(data_root=str(settings.data_root)),
         },
-        jobs=build_jobs(partitions),
+        jobs=build_jobs(),
         sensors=[summarise_after_backfill],
         loggers={"console": console},
         # a process a run, not a step: imports and compiled code are paid for once a partition

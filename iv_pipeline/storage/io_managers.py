@@ -63,6 +63,26 @@ class StageIOManager(dg.UPathIOManager):
         except InputError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Open what an asset reads; if it is not there, the run fails with one sentence."""
+        try:
+            return self._fan_in(context) if is_fan_in(context) else super().load_input(context)
+        except InputError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+
+    def _fan_in(self, context: dg.InputContext) -> dict[str, Any]:
+        """The partitions that there are, by name; where one alone is configured, Dagster gives its bare value."""
+        loaded = super().load_input(context)
+        names = context.asset_partition_keys
+        found = loaded if len(names) > 1 else {names[0]: loaded}
+        found = {name: value for name, value in found.items() if value is not None}
+        if not found:
+            asset = context.asset_key.to_user_string()
+            raise MissingStageError(
+                f"no descriptor has '{asset}' yet: run the job 'full_pipeline' for at least one"
+            )
+        return found
+
     def load_from_path(self, context: dg.InputContext, path: UPath) -> Any:
         """Open the value; tables stay on disk.
 
@@ -87,6 +107,13 @@ class StageIOManager(dg.UPathIOManager):
         facts["seconds"] = round(obj.meter.seconds, 3)
         facts["peak_memory_mb"] = round(obj.meter.peak_anonymous_bytes / 2**20, 1)
         return facts
+
+
+def is_fan_in(context: dg.InputContext) -> bool:
+    """Whether the input is all partitions of an asset; such inputs say that some of them may be missing."""
+    return context.has_asset_partitions and bool(
+        (context.definition_metadata or {}).get("allow_missing_partitions")
+    )
 
 
 def describe(value: Any) -> dict[str, Any]:

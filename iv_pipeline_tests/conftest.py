@@ -1,0 +1,191 @@
+"""What the end-to-end tests share: a small delivery, pipelines over it, and one finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import pickle
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pytest
+import yaml
+from upath import UPath
+
+from iv_pipeline.config import Settings, load_config
+from iv_pipeline.demo import draw_delivery
+from iv_pipeline.storage.formats import FORMATS
+from iv_pipeline.storage.layout import file_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+N_IMAGES = 160
+PARTITIONS = ("vdc_type", "vdc_color", "vdc_type+vdc_color")
+CONFIG: dict[str, Any] = {
+    "descriptors": {name: f"descriptors/{name}.pickle" for name in PARTITIONS[:2]},
+    "combinations": {PARTITIONS[2]: list(PARTITIONS[:2])},
+    "trials": {"naming_budget": 6, "n_clusters": [3, 6], "scalers": ["standard", "robust"]},
+    "neighbors": {"n_neighbors": 15, "min_samples": 5},
+    "projection": {"n_epochs": 20},
+    "clustered": {"rows": 100},
+}
+REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A data root, the delivery that fills it and the configuration; runs jobs in this process."""
+
+    root: Path
+    delivery: Path
+    config: Path
+
+    @property
+    def settings(self) -> Settings:
+        delivery = UPath(self.delivery)
+        return Settings(UPath(self.root), delivery, load_config(self.config, delivery))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For commands that are to work on this pipeline."""
+        return os.environ | {
+            "IV_DATA_ROOT": str(self.root),
+            "IV_DELIVERY": str(self.delivery),
+            "IV_CONFIG": str(self.config),
+            "DAGSTER_HOME": str(self.root / "dagster_home"),
+        }
+
+    def run(self, job: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
+        """Run a job; a failure is a result, not an exception."""
+        return self._execute(self.definitions().resolve_job_def(job), partition)
+
+    def materialise(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
+        """Run some assets on their own, as the UI and `dagster asset materialize` do."""
+        job = self.definitions().resolve_implicit_global_asset_job_def()
+        return self._execute(job, partition, asset_selection=[dg.AssetKey(name) for name in assets])
+
+    def definitions(self) -> dg.Definitions:
+        from iv_pipeline.definitions import build_definitions
+
+        return build_definitions(self.settings)
+
+    @staticmethod
+    def _execute(job: dg.JobDefinition, partition: str | None, **options: Any) -> dg.ExecuteInProcessResult:
+        with dg.DagsterInstance.ephemeral() as instance:
+            return job.execute_in_process(
+                instance=instance, partition_key=partition, raise_on_error=False, **options
+            )
+
+    def run_all(self) -> dict[str, dg.ExecuteInProcessResult]:
+        """Run every job in the order in which a person would; results by job or partition."""
+        results = {"prepare": self.run("prepare")}
+        for name in self.settings.config.partitions:
+            results[name] = self.run("full_pipeline", name)
+        results["summarise"] = self.run("summarise")
+        for what, result in results.items():
+            assert result.success, (what, reasons(result))
+        return results
+
+    def path(self, asset: str, partition: str | None = None) -> Path:
+        return self.root / file_of(asset, partition)
+
+    def read(self, asset: str, partition: str | None = None) -> Any:
+        path = UPath(self.path(asset, partition))
+        return FORMATS[path.suffix].read(path)
+
+    def fingerprints(self) -> dict[str, str]:
+        """A hash of every file under the data root, temporary ones included."""
+        files = (path for path in sorted(self.root.rglob("*")) if path.is_file())
+        return {
+            str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+        }
+
+    def matrix(self, descriptor: str) -> NDArray[np.float32]:
+        """The delivery's vectors, as they were pickled."""
+        matrix: NDArray[np.float32] = pickle.loads(self.pickle_of(descriptor).read_bytes())
+        return matrix
+
+    def pickle_of(self, descriptor: str) -> Path:
+        return self.delivery / "descriptors" / f"{descriptor}.pickle"
+
+    def deliver(self, descriptor: str, matrix: NDArray[Any]) -> None:
+        self.pickle_of(descriptor).write_bytes(pickle.dumps(matrix, protocol=4))
+
+
+def reasons(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """What a person reads in Dagster's UI about each step that failed."""
+    failures = {
+        e.step_key: e.step_failure_data for e in result.all_events if e.is_step_failure and e.step_key
+    }
+    return {
+        step: str(data.user_failure_data.description if data.user_failure_data else data.error_display_string)
+        for step, data in failures.items()
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A pipeline after every job has run, and what Dagster says about it."""
+
+    pipeline: Pipeline
+    results: dict[str, dg.ExecuteInProcessResult] = field(repr=False)
+
+
+@pytest.fixture(scope="session")
+def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn delivery with an archive and labels; tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("delivered") / "Intellivision_case"
+    draw_delivery(folder, N_IMAGES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_pipeline(tmp_path_factory: pytest.TempPathFactory, delivery: Path) -> Callable[..., Pipeline]:
+    """Makes pipelines with an empty data root, a delivery of their own, and sections of the settings replaced."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IV_DATA_ROOT", "IV_DELIVERY"):
+            patch.delenv(name, raising=False)
+        patch.setenv("IV_CONFIG", str(REPOSITORY / "pipeline.yaml"))
+        importlib.import_module("iv_pipeline.definitions")  # it reads the environment when it is imported
+
+    def make(**changes: Any) -> Pipeline:
+        folder = tmp_path_factory.mktemp("pipeline")
+        own = folder / "delivered" / "Intellivision_case"
+        shutil.copytree(delivery, own)
+        config = folder / "pipeline.yaml"
+        config.write_text(yaml.safe_dump(CONFIG | changes, sort_keys=False), encoding="utf-8")
+        return Pipeline(folder / "root", own, config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_pipeline: Callable[..., Pipeline]) -> Finished:
+    """Every job run once; nobody writes here."""
+    pipeline = make_pipeline()
+    names = pipeline.root / "Names" / "vdc_type.csv"
+    names.parent.mkdir(parents=True)
+    names.write_text("cluster,name\n0,white saloons\n", encoding="utf-8")
+    results = pipeline.run_all()
+    return Finished(pipeline, results)
+
+
+@pytest.fixture
+def again(finished: Finished, make_pipeline: Callable[..., Pipeline]) -> Callable[..., Pipeline]:
+    """Makes pipelines whose data root is already filled, to be run again after a change."""
+
+    def make(**changes: Any) -> Pipeline:
+        pipeline = make_pipeline(**changes)
+        # links share content, and a stage replaces its file instead of writing into it
+        shutil.copytree(finished.pipeline.root, pipeline.root, copy_function=os.link)
+        return pipeline
+
+    return make

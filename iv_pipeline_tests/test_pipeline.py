@@ -1,0 +1,453 @@
+"""All stages through Dagster, in this process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
+from iv_pipeline.config import ALGORITHMS, SCALERS
+from iv_pipeline.storage.layout import FILES
+from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import dagster as dg
+
+    from iv_pipeline_tests.conftest import Finished, Pipeline
+
+TRAFFIC_CAMERA = (
+    Path(__file__).parent.parent.parent / "shared" / "deliveries" / "traffic-camera" / "Intellivision_case"
+)
+TRACE = Path(__file__).parent / "a-pickle-ran-code"
+UNUSABLE = "unusable: NaN or infinite values"
+
+
+def paths_of(pipeline: Pipeline) -> list[str]:
+    listed = pd.read_csv(pipeline.delivery / "images_paths.csv")["paths"]
+    return [path.replace("\\", "/") for path in listed]
+
+
+# ── what a run leaves behind ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_stage_leaves_the_file_that_the_layout_names(finished: Finished) -> None:
+    pipeline = finished.pipeline
+    for asset in (*PREPARE, *SUMMARISE):
+        assert pipeline.path(asset).is_file(), asset
+    for asset in FULL_PIPELINE:
+        for partition in PARTITIONS:
+            assert pipeline.path(asset, partition).is_file(), (asset, partition)
+    assert {*PREPARE, *SUMMARISE, *FULL_PIPELINE, "clustered"} == set(FILES)
+
+
+def test_a_run_leaves_no_other_files(finished: Finished) -> None:
+    expected = {FILES[asset] for asset in (*PREPARE, *SUMMARISE)} | {"Names/vdc_type.csv"}
+    expected |= {FILES[asset].format(descriptor=p) for asset in FULL_PIPELINE for p in PARTITIONS}
+    assert set(finished.pipeline.fingerprints()) == expected
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_final_has_every_image_once_in_the_delivery_s_order(finished: Finished, partition: str) -> None:
+    final = finished.pipeline.read("final", partition)
+    assert list(final.columns) == [
+        "image_path",
+        "cluster",
+        "confidence",
+        "is_outlier",
+        "outlier_score",
+        "status",
+        "name",
+    ]
+    assert final["image_path"].to_list() == paths_of(finished.pipeline)
+    assert final["confidence"].between(0, 1).all()
+    assert set(final["status"]) <= {"ok", "noise"}
+    assert (final.loc[final["status"] == "ok", "cluster"] >= 0).all()
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_tables_hold_every_image_and_the_columns_of_the_contract(finished: Finished, partition: str) -> None:
+    pipeline = finished.pipeline
+    for asset in ("init", "scaled", "scaled_pca", "clusters"):
+        assert pipeline.read(asset, partition).column("image_path").to_pylist() == paths_of(pipeline), asset
+    assert pipeline.read("init", partition).vector_columns == ["descriptor"]
+    assert pipeline.read("scaled", partition).vector_columns == list(SCALERS)
+    assert pipeline.read("scaled_pca", partition).vector_columns == list(SCALERS)
+    clusters = set(pipeline.read("clusters", partition).schema.names)
+    assert {"cluster", "confidence", *(f"label_{name}" for name in ALGORITHMS)} <= clusters
+    assert {
+        *("scaler", "algorithm", "parameters", "n_clusters", "calinski_harabasz", "davies_bouldin"),
+        *("silhouette", "noise_share", "seconds", "kept"),
+    } <= set(pipeline.read("clustering_trials", partition).columns)
+    outliers = pipeline.read("outliers", partition)
+    assert {"image_path", "score", "is_outlier"} <= set(outliers.columns)
+    assert outliers["score"].between(0, 1).all()
+    assert {"image_path", "x2", "y2", "x3", "y3", "z3"} <= set(pipeline.read("projection", partition).columns)
+
+
+def test_the_summary_ranks_every_descriptor_and_the_outliers_name_every_image(finished: Finished) -> None:
+    summary = finished.pipeline.read("summary")
+    assert {"descriptor", "scaler", "algorithm", "n_clusters", "rank"} <= set(summary.columns)
+    assert set(summary["descriptor"]) == set(PARTITIONS)
+    assert sorted(summary["rank"]) == [1, 2, 3]
+    ranked = finished.pipeline.read("ranked_outliers")
+    assert {"image_path", "score", "reasons"} <= set(ranked.columns)
+    assert sorted(ranked["image_path"]) == sorted(paths_of(finished.pipeline))
+    assert ranked["score"].is_monotonic_decreasing
+
+
+def test_names_that_people_gave_appear_in_final(finished: Finished) -> None:
+    final = finished.pipeline.read("final", "vdc_type")
+    assert set(final.loc[final["cluster"] == 0, "name"]) == {"white saloons"}
+    assert "white saloons" not in set(final.loc[final["cluster"] != 0, "name"])
+    assert "white saloons" not in set(finished.pipeline.read("final", "vdc_color")["name"])
+
+
+def test_two_runs_with_one_seed_give_the_same_labels_byte_for_byte(
+    finished: Finished, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    other = make_pipeline()
+    assert other.run("prepare").success
+    assert other.run("full_pipeline", "vdc_color").success
+    first, second = (p.path("final", "vdc_color").read_bytes() for p in (finished.pipeline, other))
+    assert first == second
+
+
+def test_a_second_run_over_the_first_one_s_files_changes_no_label(again: Callable[..., Pipeline]) -> None:
+    pipeline = again()
+    before = pipeline.path("final", "vdc_color").read_bytes()
+    assert pipeline.run("recluster", "vdc_color").success
+    assert pipeline.path("final", "vdc_color").read_bytes() == before
+
+
+# ── what Dagster shows ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def materialisations(finished: Finished) -> dict[tuple[str, str], dict[str, Any]]:
+    """Metadata by asset and by job or partition."""
+    return {
+        (event.asset_key.to_user_string(), what): dict(event.materialization.metadata)
+        for what, result in finished.results.items()
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key
+    }
+
+
+def test_every_materialisation_says_what_it_cost(finished: Finished) -> None:
+    found = materialisations(finished)
+    assert len(found) == len(PREPARE) + len(SUMMARISE) + len(FULL_PIPELINE) * len(PARTITIONS)
+    for where, metadata in found.items():
+        assert metadata["seconds"].value > 0, where
+        assert metadata["peak_memory_mb"].value > 10, where
+        partition = where[1] if where[1] in PARTITIONS else None
+        assert metadata["bytes"].value == finished.pipeline.path(where[0], partition).stat().st_size, where
+
+
+def test_tables_say_how_many_rows_and_dimensions_they_have(finished: Finished) -> None:
+    found = materialisations(finished)
+    for asset in ("init", "scaled", "scaled_pca", "clusters", "outliers", "projection", "final"):
+        assert found[asset, "vdc_color"]["dagster/row_count"].value == N_IMAGES, asset
+    n_features = finished.pipeline.matrix("vdc_color").shape[1]
+    assert found["init", "vdc_color"]["dimensions_descriptor"].value == n_features
+    for scaler in SCALERS:
+        assert found["scaled", "vdc_color"][f"dimensions_{scaler}"].value == n_features
+        assert 1 < found["scaled_pca", "vdc_color"][f"dimensions_{scaler}"].value < n_features
+
+
+def test_metadata_stays_small_enough_for_the_event_log(finished: Finished) -> None:
+    for where, metadata in materialisations(finished).items():
+        for name, value in metadata.items():
+            assert len(str(value.value)) < 60_000, (where, name)
+
+
+def test_every_asset_says_what_it_is(finished: Finished) -> None:
+    specs = list(finished.pipeline.definitions().resolve_all_asset_specs())
+    assert {spec.key.to_user_string() for spec in specs} == set(FILES)
+    for spec in specs:
+        assert spec.group_name not in (None, "default"), spec.key
+        assert spec.description, spec.key
+        assert spec.kinds, spec.key
+        assert spec.code_version, spec.key
+
+
+def test_every_check_blocks_and_asks_a_question(finished: Finished) -> None:
+    graph = finished.pipeline.definitions().resolve_asset_graph()
+    checks = [graph.get_check_spec(key) for key in graph.asset_check_keys]
+    assert {"image_index", "init", "scaled", "scaled_pca", "clusters", "outliers", "final"} <= {
+        check.asset_key.to_user_string() for check in checks
+    }
+    for check in checks:
+        assert check.blocking, check.name
+        assert (check.description or "").endswith("?"), check.name
+
+
+def test_a_check_that_fails_stops_what_comes_after(
+    again: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = again()
+    before = pipeline.fingerprints()
+    module = importlib.import_module("iv_pipeline.assets.scaled_pca")
+    monkeypatch.setattr(module, "finite_rows", lambda vectors: np.zeros(len(vectors), bool))
+    result = pipeline.run("recluster", "vdc_color")
+    assert not result.success
+    evaluations = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    assert evaluations["finite_values"] is False
+    done = {event.step_key for event in result.all_events if event.is_step_success}
+    assert done == {"pca"}
+    after = pipeline.fingerprints()
+    assert {name for name in before if before[name] != after[name]} <= {
+        "Scaled_PCA/vdc_color.arrow",
+        "Scaled_PCA/vdc_color_pca.npz",
+    }
+
+
+# ── deliveries that lack something ───────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def damaged(make_pipeline: Callable[..., Pipeline]) -> tuple[Pipeline, dict[str, dg.ExecuteInProcessResult]]:
+    """A run over a delivery in which two rows of one descriptor cannot be used."""
+    pipeline = make_pipeline()
+    matrix = pipeline.matrix("vdc_color").copy()
+    matrix[3, 5], matrix[7, 0] = np.nan, np.inf
+    pipeline.deliver("vdc_color", matrix)
+    return pipeline, pipeline.run_all()
+
+
+@pytest.mark.parametrize("partition", ["vdc_color", "vdc_type+vdc_color"])
+def test_rows_that_cannot_be_used_are_marked_wherever_their_descriptor_takes_part(
+    damaged: tuple[Pipeline, Any], partition: str
+) -> None:
+    final = damaged[0].read("final", partition)
+    assert len(final) == N_IMAGES
+    assert np.flatnonzero(final["status"] == UNUSABLE).tolist() == [3, 7]
+    unusable = final.iloc[[3, 7]]
+    assert (unusable["cluster"] == -1).all()
+    assert (unusable["confidence"] == 0).all()
+    assert unusable["is_outlier"].all()
+    assert unusable["name"].isna().all()
+
+
+def test_rows_that_cannot_be_used_are_reported(damaged: tuple[Pipeline, Any]) -> None:
+    for partition in ("vdc_color", "vdc_type+vdc_color"):
+        events = damaged[1][partition].asset_materializations_for_node("statistics")
+        assert events[0].metadata["unusable_rows"].value == 2
+
+
+def test_rows_that_cannot_be_used_leave_other_descriptors_alone(damaged: tuple[Pipeline, Any]) -> None:
+    final = damaged[0].read("final", "vdc_type")
+    assert UNUSABLE not in set(final["status"])
+    assert (
+        damaged[1]["vdc_type"]
+        .asset_materializations_for_node("statistics")[0]
+        .metadata["unusable_rows"]
+        .value
+        == 0
+    )
+
+
+@pytest.fixture(scope="module")
+def bare(make_pipeline: Callable[..., Pipeline]) -> Pipeline:
+    """A run with one descriptor, no archive, no labels and scalers in place of scaled vectors."""
+    pipeline = make_pipeline(
+        descriptors={"vdc_color": "descriptors/vdc_color.pickle"},
+        combinations={},
+        delivery={"archive": None},
+        scaled={"store": "parameters"},
+    )
+    (pipeline.delivery / "labels.csv").unlink()
+    pipeline.run_all()
+    return pipeline
+
+
+def test_one_descriptor_without_archive_and_labels_is_enough(bare: Pipeline) -> None:
+    assert bare.settings.config.partitions == ["vdc_color"]
+    assert bare.read("final", "vdc_color")["image_path"].to_list() == paths_of(bare)
+    assert bare.read("summary")["descriptor"].to_list() == ["vdc_color"]
+    assert "label" not in bare.read("image_index")
+    assert set(bare.read("image_quality")["error"]) == {"no image archive"}
+    assert bare.path("report").stat().st_size > 0
+
+
+def test_an_archive_that_is_not_there_does_not_stop_a_run(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = make_pipeline()
+    (pipeline.delivery / "raw_data" / "veriwild.zip").unlink()
+    assert pipeline.run("prepare").success
+    assert pipeline.read("image_quality")["score"].isna().all()
+
+
+def test_stored_scalers_read_like_the_vectors_that_they_make(bare: Pipeline, finished: Finished) -> None:
+    assert bare.path("scaled", "vdc_color").stat().st_size < (
+        finished.pipeline.path("scaled", "vdc_color").stat().st_size
+    )
+    computed, stored = (p.read("scaled", "vdc_color") for p in (bare, finished.pipeline))
+    assert computed.schema.names == stored.schema.names
+    for scaler in SCALERS:
+        np.testing.assert_array_equal(
+            computed.vectors(scaler).to_array(), stored.vectors(scaler).to_array(), strict=True
+        )
+
+
+@pytest.mark.parametrize("store", ["vectors", "parameters"])
+def test_clustered_is_made_on_request(store: str, again: Callable[..., Pipeline], bare: Pipeline) -> None:
+    pipeline = again() if store == "vectors" else bare
+    assert not pipeline.path("clustered", "vdc_color").exists()
+    result = pipeline.materialise("clustered", partition="vdc_color")
+    assert result.success, reasons(result)
+    table = pipeline.read("clustered", "vdc_color")
+    assert table.n_rows == 100
+    assert {f"label_{name}" for name in ALGORITHMS} <= set(table.schema.names)
+
+
+# ── deliveries that are wrong ────────────────────────────────────────────────────────────────────────────────
+
+
+class Hostile:
+    """Unpickling it would run a command."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {TRACE}",)
+
+
+def lose_rows(pipeline: Pipeline) -> None:
+    pipeline.deliver("vdc_color", pipeline.matrix("vdc_color")[:-10])
+
+
+def deliver_code(pipeline: Pipeline) -> None:
+    pipeline.pickle_of("vdc_color").write_bytes(pickle.dumps(Hostile()))
+
+
+def truncate(pipeline: Pipeline) -> None:
+    file = pipeline.pickle_of("vdc_color")
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def lose_file(pipeline: Pipeline) -> None:
+    pipeline.pickle_of("vdc_color").unlink()
+
+
+def repeat_path(pipeline: Pipeline) -> None:
+    file = pipeline.delivery / "images_paths.csv"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[9] = lines[4]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def leave_folder(pipeline: Pipeline) -> None:
+    file = pipeline.delivery / "images_paths.csv"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    lines[9] = "..\\..\\etc\\passwd"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def truncate_archive(pipeline: Pipeline) -> None:
+    file = pipeline.delivery / "raw_data" / "veriwild.zip"
+    file.write_bytes(file.read_bytes()[:-5000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "step", "says"),
+    [
+        (lose_rows, "init", ("vdc_color.pickle has 150 rows", "160 paths")),
+        (deliver_code, "init", ("vdc_color.pickle", "system")),
+        (truncate, "init", ("vdc_color.pickle ends in the middle of its data", "copy it again")),
+        (lose_file, "init", ("there is no file", "vdc_color.pickle", "copy it there")),
+        (repeat_path, "init", ("lines 5 and 10 have the same path", "keep one of them")),
+        (repeat_path, "image_index", ("lines 5 and 10 have the same path", "keep one of them")),
+        (leave_folder, "image_index", ("line 10", "leads out of the delivery")),
+        (truncate_archive, "image_quality", ("veriwild.zip",)),
+    ],
+)
+def test_a_wrong_delivery_gets_one_sentence_and_changes_no_file(
+    again: Callable[..., Pipeline],
+    spoil: Callable[[Pipeline], None],
+    step: str,
+    says: tuple[str, ...],
+) -> None:
+    pipeline = again()
+    before = pipeline.fingerprints()
+    spoil(pipeline)
+    result = pipeline.materialise(step, partition="vdc_color" if step == "init" else None)
+    assert list(reasons(result)) == [step]
+    sentence = reasons(result)[step]
+    for part in says:
+        assert part in sentence
+    assert "\n" not in sentence
+    assert "Traceback" not in sentence
+    assert pipeline.fingerprints() == before
+    assert not TRACE.exists()
+
+
+def test_more_clusters_than_images_get_one_sentence_and_change_no_file(
+    again: Callable[..., Pipeline],
+) -> None:
+    greedy = {"file": "descriptors/vdc_color.pickle", "choose": {"n_clusters": 500}}
+    pipeline = again(descriptors=CONFIG["descriptors"] | {"vdc_color": greedy})
+    before = pipeline.fingerprints()
+    result = pipeline.materialise("clustering_trials", partition="vdc_color")
+    assert list(reasons(result)) == ["clustering_trials"]
+    sentence = reasons(result)["clustering_trials"]
+    assert "500" in sentence
+    assert "\n" not in sentence
+    assert pipeline.fingerprints() == before
+
+
+def test_a_stage_before_its_inputs_says_what_to_materialise(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = make_pipeline()
+    result = pipeline.materialise("init", partition="vdc_color")
+    assert "materialise 'image_index' first" in reasons(result)["init"]
+    assert "Traceback" not in reasons(result)["init"]
+
+
+def test_a_summary_before_any_descriptor_says_what_to_materialise(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    pipeline = make_pipeline()
+    assert pipeline.run("prepare").success
+    result = pipeline.run("summarise")
+    assert not result.success
+    for step, sentence in reasons(result).items():
+        assert "full_pipeline" in sentence, step
+        assert "\n" not in sentence, step
+
+
+# ── a real delivery ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_scaled_and_reduced_vectors_of_a_real_delivery_match_scikit_learn(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    if not TRAFFIC_CAMERA.is_dir():
+        pytest.skip(f"there is no delivery at {TRAFFIC_CAMERA}")
+    from dataclasses import replace
+
+    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+    pipeline = replace(make_pipeline(), delivery=TRAFFIC_CAMERA)
+    assert pipeline.materialise("image_index").success
+    stages = ("init", "statistics", "scaled", "pca", "scaled_pca")
+    assert pipeline.materialise(*stages, partition="vdc_color").success
+    raw = pipeline.matrix("vdc_color").astype(np.float64)
+    np.testing.assert_array_equal(
+        pipeline.read("init", "vdc_color").vectors("descriptor").to_array(), raw.astype(np.float32)
+    )
+    scaled, reduced = pipeline.read("scaled", "vdc_color"), pipeline.read("scaled_pca", "vdc_color")
+    scalers = {"standard": StandardScaler(), "minmax": MinMaxScaler(), "robust": RobustScaler()}
+    for kind, scaler in scalers.items():
+        expected = scaler.fit_transform(raw)
+        vectors = scaled.vectors(kind).to_array()
+        assert np.abs(vectors - expected).max() <= 1e-4 * np.abs(expected).max(), kind
+        expected -= expected.mean(axis=0)
+        singular = np.linalg.svd(expected, compute_uv=False)
+        share = np.cumsum(singular**2) / (singular**2).sum()
+        norms = np.linalg.norm(reduced.vectors(kind).to_array().astype(np.float64), axis=0)
+        assert len(norms) == np.searchsorted(share, 0.9) + 1, kind
+        np.testing.assert_allclose(norms, singular[: len(norms)], rtol=1e-3, err_msg=kind)
