@@ -38,9 +38,22 @@ def init(
     table = init_table(image_index, {name: ArrayBatches(matrix) for name, matrix in blocks.items()})
     return Result(
         table,
-        lambda: {"blocks": {name: matrix.shape[1] for name, matrix in blocks.items()}},
+        lambda: {"blocks": dg.MetadataValue.md(_describe(blocks))},
         lambda: [Check("rows_match_index", table.n_rows == len(image_index), {"rows": table.n_rows})],
     )
+
+
+def _describe(blocks: dict[str, np.ndarray]) -> str:
+    facts = [
+        {
+            "descriptor": name,
+            "features": matrix.shape[1],
+            "stored as": str(matrix.dtype),
+            "mapped from the file": isinstance(matrix, np.memmap),
+        }
+        for name, matrix in blocks.items()
+    ]
+    return str(pd.DataFrame(facts).to_markdown(index=False))
 
 
 def init_table(image_index: pd.DataFrame, blocks: dict[str, BatchedMatrix]) -> VectorTable:

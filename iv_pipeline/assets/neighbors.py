@@ -43,9 +43,17 @@ def neighbors(
             "n_neighbors": graph.n_neighbors,
             "recall": graph.recall,
             "median_distance": float(np.median(graph.distances)),
+            "distances": dg.MetadataValue.md(_describe(graph)),
         },
         lambda: [Check("recall", graph.recall >= LEAST_RECALL, {"recall": graph.recall})],
     )
+
+
+def _describe(graph: NeighborGraph) -> str:
+    """How far neighbours are: the spread of the distance to some of them."""
+    numbers = [k for k in (1, 5, 15, 50) if k <= graph.n_neighbors]
+    distances = pd.DataFrame({f"neighbour {k}": graph.distances[:, k - 1] for k in numbers})
+    return str(distances.describe().T[["min", "25%", "50%", "75%", "max"]].to_markdown(floatfmt=".4g"))
 
 
 def winner_of(trials: pd.DataFrame) -> "pd.Series[str]":

@@ -2,12 +2,14 @@
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 
 from iv_pipeline.assets.init import block_widths
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import SCALERS, Settings
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import Statistics
+from iv_pipeline.scaler import Scaler
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.scaled import parameters_table, scaled_table
 from iv_pipeline.storage.tables import VectorTable
@@ -34,6 +36,23 @@ def scaled(
         table = parameters_table(table, source, "descriptor", scalers)
     return Result(
         table,
-        lambda: {"stored": settings.config.scaled.store},
+        lambda: {
+            "stored": settings.config.scaled.store,
+            "ranges": dg.MetadataValue.md(_describe(fitted, scalers)),
+        },
         lambda: [Check("rows_match_init", table.n_rows == init.n_rows, {"rows": table.n_rows})],
     )
+
+
+def _describe(statistics: Statistics, scalers: dict[str, Scaler]) -> str:
+    """The range of all features under each scaler."""
+    rows = [
+        {
+            "scaler": kind,
+            "lowest": ((statistics.minimum - s.center) / s.scale).min(),
+            "highest": ((statistics.maximum - s.center) / s.scale).max(),
+            "mean standard deviation": (statistics.standard_deviation / s.scale).mean(),
+        }
+        for kind, s in scalers.items()
+    ]
+    return str(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".4g"))

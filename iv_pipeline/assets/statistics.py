@@ -2,9 +2,10 @@
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 
 from iv_pipeline.assets.stage import Result, stage
-from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.learn.statistics import Statistics, compute_statistics
 from iv_pipeline.storage.tables import VectorTable
 
 
@@ -29,5 +30,21 @@ def statistics(context: dg.AssetExecutionContext, init: VectorTable) -> Result:
             "features": computed.n_features,
             "constant_features": n_constant,
             "total_variance": float(np.trace(computed.covariance)),
+            "features_at_a_glance": dg.MetadataValue.md(_describe(computed)),
         },
     )
+
+
+def _describe(computed: Statistics) -> str:
+    """How the features' statistics are spread: one row a statistic."""
+    by_feature = pd.DataFrame(
+        {
+            "mean": computed.mean,
+            "standard deviation": computed.standard_deviation,
+            "minimum": computed.minimum,
+            "median": computed.quartiles[1],
+            "maximum": computed.maximum,
+        }
+    )
+    spread = by_feature.describe().T[["min", "25%", "50%", "75%", "max"]]
+    return str(spread.rename_axis("of all features").to_markdown(floatfmt=".4g"))

@@ -9,7 +9,7 @@ from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import ArrayBatches
-from iv_pipeline.learn.pca import fit_pca
+from iv_pipeline.learn.pca import PCA, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.tables import IMAGE_PATH, table_from_arrays
@@ -35,6 +35,7 @@ def views(
         IMAGE_PATH: pa.array(image_index[IMAGE_PATH].iloc[rows], pa.string()),
         "row": rows.astype(np.int64),
     }
+    kept: dict[str, PCA] = {}
     for name in config.descriptors:
         sample = ArrayBatches(delivery.matrix(name)[rows])
         statistics = compute_statistics(sample)
@@ -45,4 +46,15 @@ def views(
             [components.transform(sample.batch(i)) for i in range(sample.n_batches)]
         )
         context.log.info("views · %s · %d components", name, components.n_components)
-    return Result(table_from_arrays(columns), lambda: {"sampled_share": len(rows) / n_rows})
+        kept[name] = components
+    shares = [
+        {"descriptor": n, "components": c.n_components, "variance kept": c.explained_variance_ratio.sum()}
+        for n, c in kept.items()
+    ]
+    return Result(
+        table_from_arrays(columns),
+        lambda: {
+            "sampled_share": len(rows) / n_rows,
+            "views": dg.MetadataValue.md(pd.DataFrame(shares).round(3).to_markdown(index=False)),
+        },
+    )
