@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from iv_pipeline.engine import n_workers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iv_pipeline.learn.neighbors import NeighborGraph
+
+
+PARALLEL_ROWS = 50_000
+"""From here on the maps are laid out side by side: a seed keeps each on one core, and a process costs seconds."""
 
 
 def umap_layouts(
@@ -51,7 +59,7 @@ def umap_layouts(
     McInnes, Healy, Melville 2018. The layout starts from the leading principal components instead of a spectral
     embedding, which is as good a start (Kobak, Linderman 2021) and takes no time.
     """
-    from umap.umap_ import find_ab_params, fuzzy_simplicial_set, simplicial_set_embedding
+    from umap.umap_ import fuzzy_simplicial_set
 
     k = min(n_neighbors - 1, graph.n_neighbors)
     own = np.arange(graph.n_rows, dtype=np.int32)[:, None]
@@ -61,30 +69,41 @@ def umap_layouts(
     fuzzy, _, _ = fuzzy_simplicial_set(
         X, k + 1, random_state, "euclidean", knn_indices=indices, knn_dists=distances
     )
+    starts = [_start(X, d, seed) for d in dimensions]
+    if len(X) < PARALLEL_ROWS or n_workers() < 2:
+        return [_lay_out(fuzzy, start, min_dist, n_epochs, seed) for start in starts]
+    with ProcessPoolExecutor(min(len(starts), n_workers()), get_context("spawn")) as pool:
+        jobs = [pool.submit(_lay_out, fuzzy, start, min_dist, n_epochs, seed) for start in starts]
+        return [job.result() for job in jobs]
+
+
+def _lay_out(
+    fuzzy: Any, start: NDArray[np.float32], min_dist: float, n_epochs: int | None, seed: int
+) -> NDArray[np.float32]:
+    """UMAP's layout of a fuzzy graph from a start, on one thread: the price of a seed."""
+    from umap.umap_ import find_ab_params, simplicial_set_embedding
+
     a, b = find_ab_params(1.0, min_dist)
-    layouts = []
-    for d in dimensions:
-        layout, _ = simplicial_set_embedding(
-            X,
-            fuzzy,
-            n_components=d,
-            initial_alpha=1.0,
-            a=a,
-            b=b,
-            gamma=1.0,
-            negative_sample_rate=5,
-            n_epochs=n_epochs,
-            init=_start(X, d, seed),
-            random_state=np.random.RandomState(seed),
-            metric="euclidean",
-            metric_kwds={},
-            densmap=False,
-            densmap_kwds={},
-            output_dens=False,
-            parallel=False,
-        )
-        layouts.append(np.asarray(layout, np.float32))
-    return layouts
+    layout, _ = simplicial_set_embedding(
+        start,
+        fuzzy,
+        n_components=start.shape[1],
+        initial_alpha=1.0,
+        a=a,
+        b=b,
+        gamma=1.0,
+        negative_sample_rate=5,
+        n_epochs=n_epochs,
+        init=start,
+        random_state=np.random.RandomState(seed),
+        metric="euclidean",
+        metric_kwds={},
+        densmap=False,
+        densmap_kwds={},
+        output_dens=False,
+        parallel=False,
+    )
+    return np.asarray(layout, np.float32)
 
 
 def _start(X: NDArray[np.float32], dimensions: int, seed: int) -> NDArray[np.float32]:
