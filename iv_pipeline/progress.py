@@ -6,6 +6,9 @@ import sys
 import dagster as dg
 
 
+SKIPPED_STEP = "Dependencies for step"
+
+
 class _Formatter(logging.Formatter):
     """The message as it was written, without Dagster's prefix of run and step."""
 
@@ -18,7 +21,8 @@ class _Formatter(logging.Formatter):
 
 def _is_event(record: logging.LogRecord) -> bool:
     """Whether Dagster wrote it about its own doings; failures are told by whoever started the run."""
-    return (getattr(record, "dagster_meta", None) or {}).get("dagster_event") is not None
+    meta = getattr(record, "dagster_meta", None) or {}
+    return meta.get("dagster_event") is not None or str(meta.get("orig_message")).startswith(SKIPPED_STEP)
 
 
 @dg.logger(

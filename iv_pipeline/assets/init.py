@@ -12,7 +12,7 @@ from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import ArrayBatches, BatchedMatrix
 from iv_pipeline.errors import DeliveryError
-from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_vectors, vector_type
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_strings, as_vectors, vector_type
 
 BLOCKS_KEY = b"iv_pipeline.blocks"
 
@@ -58,7 +58,7 @@ def _describe(blocks: dict[str, np.ndarray]) -> str:
 
 def init_table(image_index: pd.DataFrame, blocks: dict[str, BatchedMatrix]) -> VectorTable:
     """Image paths and the blocks' vectors side by side, computed batch by batch."""
-    paths = pa.array(image_index[IMAGE_PATH], pa.string())
+    paths = as_strings(image_index[IMAGE_PATH])
     widths = {name: block.shape[1] for name, block in blocks.items()}
     schema = pa.schema(
         [(IMAGE_PATH, pa.string()), ("descriptor", vector_type(sum(widths.values())))],

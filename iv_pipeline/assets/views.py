@@ -3,7 +3,6 @@
 import dagster as dg
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
@@ -12,7 +11,7 @@ from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn.pca import PCA, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
-from iv_pipeline.storage.tables import IMAGE_PATH, table_from_arrays
+from iv_pipeline.storage.tables import IMAGE_PATH, as_strings, table_from_arrays
 
 MAX_COMPONENTS = 100
 """Of a view: neighbours hardly change with more, and predictions are made in every trial."""
@@ -32,7 +31,7 @@ def views(
     rng = np.random.default_rng(config.seed)
     rows = np.sort(rng.permutation(n_rows)[: config.trials.sample_size])
     columns: dict[str, object] = {
-        IMAGE_PATH: pa.array(image_index[IMAGE_PATH].iloc[rows], pa.string()),
+        IMAGE_PATH: as_strings(image_index[IMAGE_PATH].iloc[rows]),
         "row": rows.astype(np.int64),
     }
     kept: dict[str, PCA] = {}

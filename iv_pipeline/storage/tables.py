@@ -156,6 +156,12 @@ def as_vectors(matrix: NDArray[Any]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
 
 
+def as_strings(values: Any) -> pa.StringArray:
+    """Strings as one Arrow array; pandas may hold them in chunks."""
+    array = pa.array(values, pa.string())
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
 def as_matrix(column: pa.FixedSizeListArray) -> NDArray[Any]:
     """An Arrow column of vectors as a matrix, without a copy; read-only where it maps a file."""
     flat = column.flatten().to_numpy(zero_copy_only=True)

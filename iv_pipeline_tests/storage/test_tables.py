@@ -15,6 +15,7 @@ from upath import UPath
 from iv_pipeline.storage.tables import (
     VectorTable,
     as_matrix,
+    as_strings,
     read_table,
     replacing,
     table_from_arrays,
@@ -86,6 +87,15 @@ def test_derived_vectors_are_computed_from_batches_on_demand() -> None:
     assert calls == []
     np.testing.assert_array_equal(derived.vectors("twice").to_array(), 2 * X)
     assert calls == [8, 8, 8, 1]
+
+
+def test_strings_that_pandas_holds_in_chunks_become_one_array() -> None:
+    chunked = pa.chunked_array([["a", "b"], ["c"]])
+    series = pd.Series(chunked, dtype=pd.ArrowDtype(pa.string()))
+    for values in (series, pd.concat([pd.Series(["a", "b"]), pd.Series(["c"])]), ["a", "b", "c"]):
+        strings = as_strings(values)
+        assert isinstance(strings, pa.StringArray)
+        assert strings.to_pylist() == ["a", "b", "c"]
 
 
 def test_a_missing_column_is_told_which_there_are() -> None:
