@@ -5,7 +5,6 @@ import sys
 
 import dagster as dg
 
-
 SKIPPED_STEP = "Dependencies for step"
 
 
