@@ -49,12 +49,27 @@ def ensure_home() -> Path:
     beside = Path("data" if "://" in root else root) / "dagster_home"  # a history needs a local folder
     home = Path(os.environ.get("DAGSTER_HOME") or beside).absolute()
     home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
     instance_file = home / "dagster.yaml"
     if not instance_file.exists():
         template = importlib.resources.files("iv_pipeline").joinpath("dagster.yaml")
         instance_file.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
+        _limit_heavy_pool()
     return home
+
+
+def _limit_heavy_pool() -> None:
+    """Let one heavy run hold the pool.
+
+    Dagster meets a pool's default limit from its second look at the queue on; on the first, two heavy runs would
+    start at once.
+    """
+    import dagster as dg
+
+    from iv_pipeline.assets.stage import HEAVY_POOL
+
+    with dg.DagsterInstance.get() as instance:
+        instance.event_log_storage.set_concurrency_slots(HEAVY_POOL, 1)
 
 
 def _draw_demo() -> None:

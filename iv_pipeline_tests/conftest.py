@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +27,7 @@ from iv_pipeline.storage.formats import FORMATS
 from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,7 +42,16 @@ CONFIG: dict[str, Any] = {
     "projection": {"n_epochs": 20},
     "clustered": {"rows": 100},
 }
+QUICK = {"projection": {"n_epochs": 1}}
+"""For runs in processes of their own, where nothing is compiled."""
 REPOSITORY = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that start Dagster's daemon, or a browser, can be left out: `-m "not daemon and not browser"`."""
+    config.addinivalue_line("markers", "daemon: starts Dagster's daemon, which takes half a minute")
+    config.addinivalue_line("markers", "browser: opens Dagster's UI in a browser")
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,12 @@ class Pipeline:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For commands that are to work on this pipeline."""
+        """For commands that are to work on this pipeline.
+
+        Compiling takes longer than interpreting where there are so few rows and each run is a process.
+        """
         return os.environ | {
+            "NUMBA_DISABLE_JIT": "1",
             "IV_DATA_ROOT": str(self.root),
             "IV_DELIVERY": str(self.delivery),
             "IV_CONFIG": str(self.config),
@@ -118,6 +136,56 @@ class Pipeline:
 
     def deliver(self, descriptor: str, matrix: NDArray[Any]) -> None:
         self.pickle_of(descriptor).write_bytes(pickle.dumps(matrix, protocol=4))
+
+    def command(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run one of the installed commands on this pipeline, in the repository."""
+        return subprocess.run(
+            [str(BIN / arguments[0]), *arguments[1:]],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @contextlib.contextmanager
+    def background(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command beside the test; it and all that it started end with the block."""
+        log = self.root.parent / f"{arguments[0]}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [str(BIN / arguments[0]), *arguments[1:]],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    @contextlib.contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """The instance that the commands work on."""
+        with dg.DagsterInstance.from_config(str(self.root / "dagster_home")) as instance:
+            yield instance
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 180) -> None:
+    """Wait until a condition holds."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"{what}: not after {seconds} s"
+        time.sleep(0.5)
 
 
 def reasons(result: dg.ExecuteInProcessResult) -> dict[str, str]:
