@@ -1,9 +1,9 @@
-# make run | test | ui | lint | demo | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
+# make run | test | ui | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 3000
 
-.PHONY: run test ui lint demo env clean
+.PHONY: run test ui lint demo env benchmark clean
 
 run: .venv/installed
 	$(BIN)/iv-pipeline run
@@ -24,6 +24,10 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+benchmark: .venv/installed
+	$(BIN)/python -m benchmarks.run --rows $(or $(ROWS),20000)
+	$(BIN)/python -m benchmarks.report
 
 clean:
 	rm -rf .venv

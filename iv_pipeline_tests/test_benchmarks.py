@@ -1,8 +1,14 @@
 import csv
 import io
+import json
+import math
+import os
 import pickle
+import re
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from upath import UPath
 
-from benchmarks import stream
+from benchmarks import report, run, stream
 from benchmarks.delivery import NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
+from benchmarks.site import last_error
 from benchmarks.stream import head_and_tail, stream_array
+from benchmarks.tables import REDUCING, comparison_table, usual_sentences
+from benchmarks.watch import Usage, watch
 from iv_pipeline.config import load_config
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.errors import InputError
@@ -200,3 +209,177 @@ def test_a_delivery_overwrites_nothing_and_leaves_nothing_half_written(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     with pytest.raises(InputError, match="at least one"):
         write_delivery(tmp_path / "e", 0)
+
+
+# Measuring
+
+
+def measured(code: str, folder: Path, **limits: int) -> Usage:
+    return watch([sys.executable, "-c", code], os.environ, folder / "log", **limits)
+
+
+def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
+    hold = "x = bytearray(b'1') * 100_000_000; import time; time.sleep(0.4)"
+    alone = measured(hold, tmp_path)
+    assert 100e6 < alone.anonymous_bytes < 130e6
+    child = measured(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])", tmp_path)
+    assert 100e6 < child.anonymous_bytes < 150e6
+    busy = measured("import time\nwhile time.process_time() < 0.3: pass", tmp_path)
+    assert 0.3 <= busy.cpu_seconds < 1.5
+    assert alone.cpu_seconds < 0.3 < alone.wall_seconds
+
+
+def test_a_map_of_a_file_is_not_anonymous(tmp_path: Path) -> None:
+    (tmp_path / "mapped").write_bytes(b"1" * 100_000_000)
+    code = f"import mmap, time; f = open({str(tmp_path / 'mapped')!r}, 'rb')\n"
+    code += "m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ); s = m.find(b'2'); time.sleep(0.2)"
+    usage = measured(code, tmp_path)
+    assert usage.mapped_bytes > 100e6
+    assert usage.anonymous_bytes < 50e6
+
+
+def test_a_command_over_its_limits_is_ended(tmp_path: Path) -> None:
+    late = measured("import time; time.sleep(60)", tmp_path, time_limit=1)
+    assert late.over_time
+    assert late.returncode == -9
+    assert late.wall_seconds < 10
+    code = "import time; time.sleep(0.3); x = bytearray(300_000_000)"
+    large = measured(code, tmp_path, data_limit=200_000_000)
+    assert large.returncode == 1
+    assert last_error(tmp_path / "log", large) == "MemoryError"
+    assert not large.over_time
+
+
+def test_the_benchmark_measures_stages_and_the_usual_way_and_cleans_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    options = ["--rows", "2000", "--descriptors", "vdc_color", "--stages", "image_index", "init"]
+    assert run.main([*options, "--work", str(tmp_path / "work"), "--results", str(results)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    (record,) = json.loads(results.read_text())
+    assert record["command"] == f"python -m benchmarks.run {' '.join(options)}"
+    assert [(s["stage"], s["descriptor"]) for s in record["stages"]] == [
+        ("image_index", None),
+        ("init", "vdc_color"),
+    ]
+    for stage in record["stages"]:
+        assert stage["succeeded"]
+        assert 0 < stage["stage_seconds"] < stage["wall_seconds"]
+        assert stage["anonymous_bytes"] > 50e6
+    (usual,) = record["usual"]
+    assert [step["step"] for step in usual["steps"]] == ["import", "load", "scale", "pca", "kmeans"]
+    assert "| init " in capsys.readouterr().out
+    assert report.main(["--results", str(results)]) == 0
+    assert "## 2,000 rows" in (tmp_path / "RESULTS.md").read_text()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_chain_that_does_not_fit_its_memory_fails_the_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.json"
+    options = ["--rows", "500", "--descriptors", "vdc_color", "--limit-anonymous", "60"]
+    assert run.main([*options, "--work", str(tmp_path / "work"), "--results", str(results)]) == 1
+    (limited,) = json.loads(results.read_text())[0]["limited"]
+    assert [(s["stage"], s["succeeded"]) for s in limited["stages"]] == [("init", False)]
+    assert "FAILED: vdc_color, 500 rows, at most 60 MiB" in capsys.readouterr().out
+
+
+def test_the_benchmark_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").touch()
+    options = ["--work", str(tmp_path), "--results", str(tmp_path / "results.json")]
+    assert run.main(["--rows", "100", *options]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    (tmp_path / "mine").unlink()
+    assert run.main(["--rows", "1000000000", *options]) == 1
+    assert "GB are needed" in capsys.readouterr().err
+    assert run.main(["--rows", "100", "--descriptors", "unknown", *options]) == 1
+    assert "unknown" in capsys.readouterr().err
+    assert report.main(["--results", str(tmp_path / "results.json")]) == 1
+    assert "measure first" in capsys.readouterr().err
+
+
+# Reporting
+
+
+def stage(name: str, seconds: float, descriptor: str | None = "osnet") -> dict[str, Any]:
+    facts = {
+        "stage": name,
+        "descriptor": descriptor,
+        "succeeded": True,
+        "reason": "",
+        "stage_seconds": seconds,
+    }
+    return {**facts, **Usage(wall_seconds=seconds + 3, anonymous_bytes=10**9).to_dict()}
+
+
+def usual_way(*steps: tuple[str, float], reason: str = "") -> dict[str, Any]:
+    done = [{"step": name, "seconds": seconds} for name, seconds in steps]
+    facts = {"descriptor": "osnet", "scalers": ["standard"], "succeeded": not reason, "reason": reason}
+    return {**facts, "steps": done, **Usage(wall_seconds=600, anonymous_bytes=8 * 10**9).to_dict()}
+
+
+@given(st.floats(0.1, 3), st.floats(-4, 0), st.lists(st.integers(1000, 10**7), min_size=2, unique=True))
+def test_the_exponent_is_that_of_a_power_law(power: float, factor: float, rows: list[int]) -> None:
+    seconds = {n: math.exp(factor) * n**power for n in rows}
+    slow = [s for s in seconds.values() if s >= report.STEADY_SECONDS]
+    found = report.exponent(seconds)
+    assert found == (pytest.approx(power, rel=1e-3) if len(slow) > 1 else None)
+
+
+def test_growth_takes_the_latest_measurement_of_each_size_and_no_failure() -> None:
+    failed = stage("pca", 99) | {"succeeded": False}
+    records = [
+        {"rows": 100, "stages": [stage("pca", 9), stage("init", 1)]},
+        {"rows": 100, "stages": [stage("pca", 2)]},
+        {"rows": 200, "stages": [stage("pca", 4)]},
+        {"rows": 300, "stages": [failed]},
+    ]
+    assert report.growth_of(records) == {("osnet", "init"): {100: 1}, ("osnet", "pca"): {100: 2, 200: 4}}
+    assert list(report.growth_of(records)) == [("osnet", "init"), ("osnet", "pca")]
+
+
+def test_the_usual_way_is_compared_with_the_stages_that_do_the_same() -> None:
+    stages = [stage(name, 4.0) for name in REDUCING]
+    way = usual_way(("import", 7), ("load", 10), ("scale", 10), ("pca", 80), ("kmeans", 300))
+    (row,) = comparison_table(stages, [way]).splitlines()[2:]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[2:] == ["100", "20.0", "5.0", "35.0", "8,000", "1,000", "8.0"]
+    assert comparison_table(stages[1:], [way]) == ""  # a stage is missing: nothing to compare
+
+
+def test_a_usual_way_that_did_not_end_is_a_lower_bound() -> None:
+    way = usual_way(("load", 10), ("scale", 10), reason="over the limit of 600 s")
+    (row,) = comparison_table([stage(name, 4.0) for name in REDUCING], [way]).splitlines()[2:]
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[2:5] == ["> 600", "20.0", "> 30.0"]
+    assert "did not end: over the limit of 600 s" in usual_sentences([way])[0]
+
+
+def test_the_report_draws_a_line_for_each_stage(tmp_path: Path) -> None:
+    stages = [("init", 1.0), ("pca", 3.0), ("report", 0.001)]
+    records = [
+        {
+            "date": "2026-01-01 00:00",
+            "command": "c",
+            "commit": "",
+            "machine": {"cores": 2},
+            "rows": rows,
+            "usual": [],
+            "stages": [stage(name, rows / 1000 * seconds) for name, seconds in stages],
+        }
+        for rows in (1000, 2000)
+    ]
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(records))
+    report.write_report(results)
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.index("## 2,000 rows") < page.index("## 1,000 rows")
+    assert re.search(r"pca +\| osnet +\| +3\.0 \| +6\.0 \| +1\.00 \|", page)
+    drawn = (tmp_path / report.CHART).read_text()
+    assert "<!-- init -->" in drawn
+    assert "<!-- pca -->" in drawn
+    assert "<!-- report -->" not in drawn
+    report.write_report(results)
+    assert (tmp_path / report.CHART).read_text() == drawn

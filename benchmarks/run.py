@@ -1,0 +1,242 @@
+"""Measures every stage on a delivery of a given size, and the usual way beside it.
+
+Each stage runs as Dagster runs it, ``dagster asset materialize``, in a process of its own, so that its memory is
+its own; the seconds that the stage itself reports leave the start of that process out. The result is printed
+and appended to a JSON file, from which ``python -m benchmarks.report`` writes RESULTS.md and the chart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from benchmarks.machine import commit_of, describe_machine
+from benchmarks.site import CONFIG, MIB, REPOSITORY, Site, needed_bytes
+from benchmarks.tables import (
+    comparison_table,
+    limited_sentences,
+    megabytes,
+    seconds,
+    stage_table,
+    usual_sentences,
+)
+from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
+from iv_pipeline.config import SCALERS, load_config
+from iv_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RESULTS = Path(__file__).parent / "results.json"
+STAGES = (*PREPARE, *FULL_PIPELINE, *SUMMARISE)
+LIMITED = ("init", "statistics", "pca", "scaled_pca")
+"""The chain that runs under ``--limit-anonymous``."""
+PRIVATE = ("work", "results", "keep")
+"""Options that say where things lie, not what is measured."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure; 0 if every stage succeeded."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        return _run(given, _command(parser, given))
+    except InputError as error:
+        sys.stderr.write(f"benchmarks: {error}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    add = parser.add_argument
+    add("--rows", type=int, required=True, help="images in the delivery")
+    add("--seed", type=int, default=0, help="of the delivery")
+    add("--images", action="store_true", help="with small pictures, so that image_quality has work to do")
+    add("--descriptors", nargs="+", help="partitions to run; all by default")
+    add("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help="all by default")
+    add("--usual", action=argparse.BooleanOptionalAction, default=True, help="measure the usual way as well")
+    add("--usual-scalers", nargs="+", choices=SCALERS, default=["standard"], help="of the usual way")
+    add("--usual-limit", type=float, default=3600, metavar="SECONDS", help="after which it is ended")
+    add(
+        "--usual-memory",
+        type=int,
+        metavar="MIB",
+        help="that it may map; 90 %% of what is available by default",
+    )
+    add(
+        "--limit-anonymous", type=int, metavar="MIB", help=f"only run {', '.join(LIMITED)} within this memory"
+    )
+    add(
+        "--work",
+        type=Path,
+        default=REPOSITORY / "data" / "benchmark",
+        help="folder, removed at the end",
+    )
+    add("--keep", action="store_true", help="keep that folder, and every table in it")
+    add("--results", type=Path, default=RESULTS, help="file that the measurements are appended to")
+    return parser
+
+
+def _command(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
+    """The command that measures the same again, without where it worked."""
+    words = ["python", "-m", "benchmarks.run"]
+    for name, value in vars(given).items():
+        if name in PRIVATE or value == parser.get_default(name):
+            continue
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
+
+
+def _run(given: argparse.Namespace, command: str) -> int:
+    config = load_config(CONFIG)
+    descriptors = given.descriptors or config.partitions
+    for name in descriptors:
+        config.blocks(name)  # refuses unknown ones
+    site = Site(given.work.absolute(), config)
+    _require_room(site, needed_bytes(given.rows, config, descriptors, given.keep))
+    record: dict[str, Any] = {
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M"),
+        "command": command,
+        "commit": commit_of(REPOSITORY),
+        "machine": describe_machine(),
+        "rows": given.rows,
+        "seed": given.seed,
+    }
+    try:
+        began = time.perf_counter()
+        site.prepare(given.rows, given.seed, given.images)
+        _say(
+            f"delivery of {given.rows:,} rows in {time.perf_counter() - began:.0f} s (not part of the benchmark)"
+        )
+        if given.limit_anonymous:
+            record["limited"] = _limited(site, descriptors, given)
+        else:
+            record["stages"] = list(_stages(site, descriptors, given))
+            record["usual"] = list(_usual(site, descriptors, given)) if given.usual else []
+    finally:
+        if not given.keep:
+            shutil.rmtree(site.folder, ignore_errors=True)
+    _append(given.results, record)
+    _show(record)
+    measured = record.get("stages") or [s for run in record["limited"] for s in run["stages"]]
+    return 0 if all(stage["succeeded"] for stage in measured) else 1
+
+
+def _require_room(site: Site, needed: int) -> None:
+    """Refuse to begin where something lies already, or where the disk is too small.
+
+    Raises
+    ------
+    InputError
+        In either case.
+    """
+    if site.folder.exists() and any(site.folder.iterdir()):
+        raise InputError(f"{site.folder} is not empty: name another folder with --work, or remove this one")
+    site.folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(site.folder).free
+    if free < needed:
+        raise InputError(
+            f"{site.folder} has {free / 1e9:.0f} GB free and about {needed / 1e9:.0f} GB are needed: "
+            "free some, ask for fewer rows or descriptors, or name another disk with --work"
+        )
+
+
+def _stages(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Measure the stages, chain by chain; a chain ends with the first that fails."""
+    chains: list[tuple[tuple[str, ...], str | None]] = [(PREPARE, None)]
+    chains += [(FULL_PIPELINE, name) for name in descriptors]
+    for stages, descriptor in [*chains, (SUMMARISE, None)]:
+        for stage in stages:
+            if stage not in given.stages:
+                continue
+            measured = _told(site.materialise(stage, descriptor))
+            yield measured
+            if not measured["succeeded"]:
+                break
+        if descriptor and not given.keep:
+            site.discard(descriptor)
+
+
+def _usual(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    memory = (given.usual_memory or int(0.9 * psutil.virtual_memory().available / MIB)) * MIB
+    for descriptor in descriptors:
+        way = site.usual(descriptor, given.usual_scalers, given.usual_limit, memory)
+        _say(f"usual way · {usual_sentences([way])[0]}")
+        yield way
+
+
+def _limited(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the chain of each descriptor within a limit of memory; a chain ends with the first that fails."""
+    _told(site.materialise("image_index", None))
+    runs = []
+    for descriptor in descriptors:
+        stages: list[dict[str, Any]] = []
+        for stage in LIMITED:
+            stages.append(_told(site.materialise(stage, descriptor, given.limit_anonymous * MIB)))
+            if not stages[-1]["succeeded"]:
+                break
+        runs.append(
+            {
+                "descriptor": descriptor,
+                "rows": given.rows,
+                "limit_mib": given.limit_anonymous,
+                "stages": stages,
+            }
+        )
+        if not given.keep:
+            site.discard(descriptor)
+    return runs
+
+
+def _told(measured: dict[str, Any]) -> dict[str, Any]:
+    facts = [
+        measured["stage"],
+        measured["descriptor"],
+        f"{seconds(measured['wall_seconds'])} s",
+        f"{megabytes(measured['anonymous_bytes'])} MB",
+        f"FAILED: {measured['reason']}" if measured["reason"] else "",
+    ]
+    _say(" · ".join(fact for fact in facts if fact))
+    return measured
+
+
+def _append(results: Path, record: dict[str, Any]) -> None:
+    """Add a record to the file of results; the file is replaced when it is whole."""
+    records = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
+    temporary = results.with_name(f".{results.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps([*records, record], indent=1) + "\n", encoding="utf-8")
+    temporary.replace(results)
+
+
+def _show(record: dict[str, Any]) -> None:
+    if "limited" in record:
+        _say("", *limited_sentences(record["limited"]))
+        return
+    _say("", stage_table(record["stages"]))
+    if record["usual"]:
+        if compared := comparison_table(record["stages"], record["usual"]):
+            _say("", compared)
+        _say("", *usual_sentences(record["usual"]))
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""The folder of one benchmark, and the processes that are measured in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.delivery import NETWORKS, delivery_bytes, write_delivery
+from benchmarks.watch import Usage, watch
+from iv_pipeline.config import SCALERS, PipelineConfig
+from iv_pipeline.storage.layout import file_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+REPOSITORY = Path(__file__).parent.parent
+CONFIG = REPOSITORY / "pipeline.yaml"
+MIB = 2**20
+_ERROR = re.compile(r"\s*[\w.]+(?:Error|Exception|Failure)\b")
+
+PASSING = ("init", "scaled", "scaled_pca", "neighbors", "hierarchy")
+"""Stages whose large files nobody reads once the descriptor's chain is through."""
+REDUCED_BYTES = 4_500
+"""Of a row in all files of a descriptor behind `scaled`, at 200 components: an upper estimate."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a benchmark works: a folder with the delivery, the data root, Dagster's home and logs.
+
+    Attributes
+    ----------
+    folder
+        Of the benchmark alone.
+    config
+        The pipeline's configuration.
+    """
+
+    folder: Path
+    config: PipelineConfig
+
+    @property
+    def delivery(self) -> Path:
+        """The delivery's folder."""
+        return self.folder / "Intellivision_case"
+
+    @property
+    def root(self) -> Path:
+        """The data root."""
+        return self.folder / "data"
+
+    @property
+    def home(self) -> Path:
+        """Dagster's home."""
+        return self.folder / "dagster_home"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every stage."""
+        return os.environ | {
+            "IV_DATA_ROOT": str(self.root),
+            "IV_DELIVERY": str(self.delivery),
+            "IV_CONFIG": str(CONFIG),
+            "DAGSTER_HOME": str(self.home),
+            "PYTHONPATH": str(REPOSITORY),
+        }
+
+    def prepare(self, n_rows: int, seed: int, images: bool) -> None:
+        """Write the delivery and Dagster's empty history, and have them on disk before anything is measured."""
+        import dagster as dg
+
+        self.home.mkdir(parents=True)
+        template = REPOSITORY / "iv_pipeline" / "dagster.yaml"
+        shutil.copy(template, self.home / "dagster.yaml")
+        dg.DagsterInstance.from_config(str(self.home)).dispose()
+        write_delivery(self.delivery, n_rows, seed, images, tuple(self.config.descriptors))
+        os.sync()
+
+    def materialise(
+        self, stage: str, descriptor: str | None, data_limit: int | None = None
+    ) -> dict[str, Any]:
+        """Run one stage in a process of its own; what it took, and whether it succeeded."""
+        command = [sys.executable, "-m", "dagster", "asset", "materialize"]
+        command += ["-m", "iv_pipeline.definitions", "--select", stage]
+        command += ["--partition", descriptor] if descriptor else []
+        log = self.folder / f"{stage}.log"
+        environment = self.environment
+        if data_limit is not None:
+            # Arrow's own allocator reserves a gigabyte of address space, which the limit would count
+            environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+        usage = watch(command, environment, log, data_limit=data_limit)
+        succeeded = usage.returncode == 0
+        return {
+            "stage": stage,
+            "descriptor": descriptor,
+            "succeeded": succeeded,
+            "reason": "" if succeeded else last_error(log, usage),
+            "stage_seconds": self._reported_seconds(stage, descriptor) if succeeded else None,
+            **usage.to_dict(),
+        }
+
+    def _reported_seconds(self, stage: str, descriptor: str | None) -> float:
+        import dagster as dg
+
+        asked = dg.AssetRecordsFilter(
+            dg.AssetKey(stage), asset_partitions=[descriptor] if descriptor else None
+        )
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            latest = instance.fetch_materializations(asked, limit=1).records[0].asset_materialization
+        if latest is None:
+            raise ValueError(f"Dagster has no materialisation of {stage}")
+        return float(latest.metadata["seconds"].value)  # type: ignore[arg-type]
+
+    def usual(
+        self, descriptor: str, scalers: Sequence[str], time_limit: float, data_limit: int
+    ) -> dict[str, Any]:
+        """Run the usual way in a process of its own; what it took, step by step, and how it ended."""
+        files = [
+            self.delivery / self.config.descriptors[name].file for name in self.config.blocks(descriptor)
+        ]
+        log, steps = self.folder / "usual.log", self.folder / "usual.jsonl"
+        steps.write_text("", encoding="utf-8")
+        command = [sys.executable, "-m", "benchmarks.usual", *map(str, files), "--steps", str(steps)]
+        usage = watch([*command, "--scalers", *scalers], self.environment, log, time_limit, data_limit)
+        done = [json.loads(line) for line in steps.read_text(encoding="utf-8").splitlines()]
+        reason = ""
+        if usage.over_time:
+            reason = f"over the limit of {time_limit:,.0f} s"
+        elif usage.returncode:
+            reason = f"{last_error(log, usage)} (limit {data_limit / MIB:,.0f} MiB)"
+        return {
+            "descriptor": descriptor,
+            "scalers": list(scalers),
+            "succeeded": not reason,
+            "reason": reason,
+            "steps": done,
+            **usage.to_dict(),
+        }
+
+    def discard(self, descriptor: str) -> None:
+        """Remove the large files of a descriptor that no further stage reads."""
+        for stage in PASSING:
+            (self.root / file_of(stage, descriptor)).unlink(missing_ok=True)
+
+
+def last_error(log: Path, usage: Usage) -> str:
+    """The last line of a log that names an error, or the signal or status that the process ended with."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.strip() for line in lines if _ERROR.match(line)]
+    if errors:
+        return errors[-1]
+    return signal.Signals(-usage.returncode).name if usage.returncode < 0 else f"status {usage.returncode}"
+
+
+def needed_bytes(n_rows: int, config: PipelineConfig, descriptors: Iterable[str], keep: bool) -> int:
+    """About how much disk a benchmark takes at its fullest."""
+
+    def row(partition: str) -> int:
+        width = sum(NETWORKS[name].n_features for name in config.blocks(partition))
+        return 4 * width * (1 + len(SCALERS)) + REDUCED_BYTES
+
+    tables = [row(name) for name in descriptors]
+    most = sum(tables) if keep else max(tables) + len(tables) * REDUCED_BYTES
+    return int(1.1 * (delivery_bytes(n_rows) + n_rows * most)) + 100 * MIB
