@@ -87,6 +87,13 @@ class CombinationConfig(Model):
     choose: Choice = Choice()
 
 
+class EngineConfig(Model):
+    """Where batch work runs."""
+
+    scheduler: str | None = None
+    """Address of a Dask scheduler, such as `tcp://10.0.0.5:8786`; null for threads of this machine."""
+
+
 class ScaledConfig(Model):
     """What the stage `scaled` stores."""
 
@@ -161,6 +168,7 @@ class PipelineConfig(Model):
     """Name of each descriptor and its file, heaviest first: partitions run in this order."""
     combinations: dict[str, Annotated[CombinationConfig, BeforeValidator(_combination)]] = {}
     seed: int = 0
+    engine: EngineConfig = EngineConfig()
     scaled: ScaledConfig = ScaledConfig()
     pca: PCAConfig = PCAConfig()
     trials: TrialsConfig = TrialsConfig()

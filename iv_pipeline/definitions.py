@@ -5,12 +5,14 @@ import dagster as dg
 from iv_pipeline.assets import STAGES
 from iv_pipeline.automation import build_jobs, summarise_after_backfill
 from iv_pipeline.config import Settings
+from iv_pipeline.engine import use_cluster
 from iv_pipeline.progress import console
 from iv_pipeline.storage.io_managers import StageStore
 
 
 def build_definitions(settings: Settings) -> dg.Definitions:
     """The pipeline for one data root, delivery and configuration."""
+    use_cluster(settings.config.engine.scheduler)
     partitions = dg.StaticPartitionsDefinition(settings.config.partitions)
     return dg.Definitions(
         assets=[stage.to_asset(partitions) for stage in STAGES],

@@ -1,7 +1,9 @@
 """Map-reduce over batches of rows: the one place that decides where batch work runs.
 
-A stage is a function mapped over batches plus an associative reduce. Threads do it here; NumPy's kernels
-and pyarrow's readers release the interpreter lock, so that they are all it takes on one machine.
+A stage is a function mapped over batches plus an associative reduce. Threads do it by default: NumPy's kernels
+and pyarrow's readers release the interpreter lock, so that they are all it takes on one machine. With a Dask
+scheduler (`use_cluster`) the same functions run on its workers, and results come in the same order, so that they
+are the same results.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ import itertools
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from iv_pipeline.errors import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -50,6 +55,16 @@ class BatchedMatrix(Protocol):
 
     def batch(self, index: int) -> NDArray[np.float32]:
         """Rows of batch `index`, shape ``(rows_of_batch, n_features)``; may be a read-only view."""
+        ...
+
+
+@runtime_checkable
+class Portable(Protocol):
+    """Something that a worker on another machine can open by its path, instead of being sent the rows."""
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether pickling it costs no more than its path."""
         ...
 
 
@@ -129,3 +144,70 @@ def blas_threads(limit: int) -> Iterator[None]:
     """Limit the threads of BLAS while batches run in parallel, so that the cores are not oversubscribed."""
     with threadpool_limits(limit, user_api="blas"):
         yield
+
+
+CONNECT_SECONDS = 20
+_scheduler: str | None = None
+
+
+def use_cluster(scheduler: str | None) -> None:
+    """Run batch work on the workers of a Dask scheduler, or on threads again.
+
+    Parameters
+    ----------
+    scheduler
+        Its address, such as ``tcp://10.0.0.5:8786``; None for threads. Workers need this package and the data
+        root under the same path.
+    """
+    global _scheduler  # noqa: PLW0603  (where work runs is a fact about the process, not about a call)
+    _scheduler = scheduler
+
+
+def map_batches(function: Callable[[int], T], n: int) -> Iterator[T]:
+    """`map_ordered`, on the cluster if there is one; what `function` refers to must be portable."""
+    if _scheduler is None:
+        return map_ordered(function, n)
+    return _map_on_cluster([(function, i) for i in range(n)], _scheduler)
+
+
+def map_rows(function: Callable[[NDArray[np.float32]], T], matrix: BatchedMatrix) -> Iterator[T]:
+    """Yield ``function(batch)`` of all batches in order; workers open a portable matrix or are sent its rows."""
+    if _scheduler is None or (isinstance(matrix, Portable) and matrix.is_portable):
+        return map_batches(lambda i: function(matrix.batch(i)), matrix.n_batches)
+    return _map_on_cluster(((function, matrix.batch(i)) for i in range(matrix.n_batches)), _scheduler)
+
+
+def _map_on_cluster(calls: Iterable[tuple[Callable[[Any], T], Any]], scheduler: str) -> Iterator[T]:
+    """Submit calls a few ahead; Dask runs those of a worker that dies again on another one."""
+    client = _client(scheduler)
+    ahead = max(4, 2 * sum(client.nthreads().values()))
+    waiting: deque[Any] = deque()
+    for function, argument in calls:
+        waiting.append(client.submit(_on_one_thread, function, argument, pure=False))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _on_one_thread(function: Callable[[Any], T], argument: Any) -> T:
+    with blas_threads(1):
+        return function(argument)
+
+
+@lru_cache(maxsize=1)
+def _client(scheduler: str) -> Any:
+    try:
+        import distributed
+    except ImportError:
+        raise ConfigError(
+            f"engine.scheduler is {scheduler} and the package 'distributed' is not installed: "
+            "pip install 'iv-pipeline[dask]', or set it to null"
+        ) from None
+    try:
+        connect: Callable[..., Any] = distributed.Client
+        return connect(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except OSError:
+        raise ConfigError(
+            f"no Dask scheduler answers at engine.scheduler {scheduler}: start it, or set it to null"
+        ) from None

@@ -12,7 +12,7 @@ from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
 from iv_pipeline.learn.numbering import carry_over, number_by_size
-from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, read_table, table_from_arrays
@@ -43,6 +43,7 @@ def clusters(
         config.seed,
         config.neighbors.n_neighbors,
         config.neighbors.min_samples,
+        FiniteRows(scaled_pca.vectors(scaler), int(usable.sum())),
         graph_of(neighbors, usable),
         hierarchy_of(hierarchy),
     )

@@ -9,7 +9,7 @@ from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.outliers import flag, score_outliers
-from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 
@@ -32,9 +32,16 @@ def outliers(
     Unusable rows score 1: what cannot be read should not be trained on.
     """
     config = settings.config
-    X = scaled_pca.vectors(winner_of(clustering_trials)["scaler"]).to_array()
+    vectors = scaled_pca.vectors(winner_of(clustering_trials)["scaler"])
+    X = vectors.to_array()
     usable = finite_rows(X)
-    scores = score_outliers(X[usable], graph_of(neighbors, usable), hierarchy_of(hierarchy), config.seed)
+    scores = score_outliers(
+        X[usable],
+        graph_of(neighbors, usable),
+        hierarchy_of(hierarchy),
+        config.seed,
+        FiniteRows(vectors, int(usable.sum())),
+    )
     frame = pd.DataFrame({IMAGE_PATH: scaled_pca.column(IMAGE_PATH).to_pandas()})
     for name, values in scores.items():
         column = np.ones(len(frame), np.float32)

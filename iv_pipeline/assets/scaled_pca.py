@@ -5,9 +5,12 @@ import numpy as np
 
 from iv_pipeline.assets.pca import maps_of
 from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.engine import map_rows
 from iv_pipeline.learn.pca import Projection
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.storage.tables import VectorTable, as_matrix
+from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.tables import VectorTable, as_matrix, read_table
 
 
 @stage(
@@ -18,6 +21,7 @@ from iv_pipeline.storage.tables import VectorTable, as_matrix
 )
 def scaled_pca(
     context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
     init: VectorTable,
     pca: dict[str, np.ndarray],
     statistics: dict[str, np.ndarray],
@@ -25,21 +29,22 @@ def scaled_pca(
     """Each image's vector under each scaler, reduced to its principal components."""
     maps = maps_of(pca)
     projection = Projection(list(maps.values()))
-    n_finite = 0
-
-    def reduce(vectors: np.ndarray) -> list[np.ndarray]:
-        nonlocal n_finite
-        reduced = projection(vectors)
-        n_finite += int(np.logical_and.reduce([finite_rows(part) for part in reduced]).sum())
-        return reduced
-
     table = init.derive(
         {kind: m.n_components for kind, m in maps.items()},
-        lambda batch: reduce(as_matrix(batch.column("descriptor"))),
+        lambda batch: projection(as_matrix(batch.column("descriptor"))),
     )
     n_usable = init.n_rows - len(statistics["unusable"])
+    path = settings.data_root / file_of("scaled_pca", context.partition_key)
     return Result(
         table,
         lambda: {f"variance_kept_{k}": float(m.explained_variance_ratio.sum()) for k, m in maps.items()},
-        lambda: [Check("finite_values", n_finite == n_usable, {"finite": n_finite, "usable": n_usable})],
+        lambda: [_all_finite(read_table(path), n_usable)],
     )
+
+
+def _all_finite(stored: VectorTable, n_usable: int) -> Check:
+    finite = [
+        np.concatenate(list(map_rows(finite_rows, stored.vectors(kind)))) for kind in stored.vector_columns
+    ]
+    n_finite = int(np.logical_and.reduce(finite).sum())
+    return Check("finite_values", n_finite == n_usable, {"finite": n_finite, "usable": n_usable})

@@ -18,7 +18,7 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from iv_pipeline.engine import map_ordered
+from iv_pipeline.engine import map_batches
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,9 +151,7 @@ def measure(data: bytes) -> ImageQuality:
     return ImageQuality(width=width, height=height, **values)
 
 
-def measure_images(
-    paths: Sequence[str], read: Callable[[str], bytes], workers: int | None = None
-) -> pd.DataFrame:
+def measure_images(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.DataFrame:
     """Measure every image; one that cannot be read or decoded is reported in its row, never raised.
 
     Parameters
@@ -163,8 +161,6 @@ def measure_images(
     read
         Takes a path, returns the encoded image; called on several threads. `KeyError`, `OSError` and
         `InputError` mean that this image cannot be had.
-    workers
-        Threads.
 
     Returns
     -------
@@ -176,7 +172,7 @@ def measure_images(
     def measure_chunk(index: int) -> pd.DataFrame:
         return _measure_chunk(paths[index * _CHUNK : (index + 1) * _CHUNK], read)
 
-    chunks = list(map_ordered(measure_chunk, -(-len(paths) // _CHUNK), workers))
+    chunks = list(map_batches(measure_chunk, -(-len(paths) // _CHUNK)))
     return pd.concat(chunks, ignore_index=True) if chunks else _measure_chunk([], read)
 
 

@@ -6,17 +6,20 @@ frames are each other's neighbours, and only a neighbourhood larger than the clu
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.engine import ArrayBatches, BatchedMatrix, map_rows
 from iv_pipeline.learn.hierarchy import extract_hdbscan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from sklearn.ensemble import IsolationForest
 
     from iv_pipeline.learn.hierarchy import Hierarchy
     from iv_pipeline.learn.neighbors import NeighborGraph
@@ -27,7 +30,11 @@ HALF_SCORE_DEVIATIONS = 3.0
 
 
 def score_outliers(
-    X: NDArray[np.float32], graph: NeighborGraph, hierarchy: Hierarchy, seed: int = 0
+    X: NDArray[np.float32],
+    graph: NeighborGraph,
+    hierarchy: Hierarchy,
+    seed: int = 0,
+    stored: BatchedMatrix | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """A score in [0, 1] of each row by each of `METHODS`, and their mean as ``score``.
 
@@ -39,6 +46,8 @@ def score_outliers(
         Of the rows of `X`.
     seed
         Of the isolation forest.
+    stored
+        The rows of `X` where they are stored, so that workers elsewhere need not be sent them.
 
     Returns
     -------
@@ -47,7 +56,7 @@ def score_outliers(
     """
     min_cluster_size = max(5, graph.n_neighbors // 2)
     raw = {
-        "isolation_forest": isolation_scores(X, seed),
+        "isolation_forest": isolation_scores(X, seed, stored),
         "knn_distance": graph.distances.mean(axis=1, dtype=np.float64),
         "lof": local_outlier_factor(graph),
         "glosh": extract_hdbscan(hierarchy, min_cluster_size)[1],
@@ -56,13 +65,20 @@ def score_outliers(
     return {**scores, "score": np.stack(list(scores.values())).mean(axis=0)}
 
 
-def isolation_scores(X: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+def isolation_scores(
+    X: NDArray[np.float32], seed: int = 0, stored: BatchedMatrix | None = None
+) -> NDArray[np.float64]:
     """How few random splits isolate a row (Liu, Ting, Zhou 2008), in (0, 1], shape ``(n_rows,)``."""
     from sklearn.ensemble import IsolationForest
 
     forest = IsolationForest(n_estimators=100, random_state=seed).fit(X)
-    scores = [-forest.score_samples(X[i : i + 65_536]) for i in range(0, len(X), 65_536)]
-    return np.asarray(np.concatenate(scores), np.float64)
+    scores = map_rows(partial(_isolate, forest), stored or ArrayBatches(X))
+    return np.asarray(np.concatenate(list(scores)), np.float64)
+
+
+def _isolate(forest: IsolationForest, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = -forest.score_samples(rows) if len(rows) else np.empty(0)
+    return scores
 
 
 def local_outlier_factor(graph: NeighborGraph) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg.blas import ssyrk
 
-from iv_pipeline.engine import BatchedMatrix, blas_threads, map_ordered
+from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordered, map_rows
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,6 +106,43 @@ def finite_rows(rows: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     return finite
 
 
+@dataclass(frozen=True)
+class FiniteRows:
+    """The usable rows of a matrix, as a matrix whose batches differ in size.
+
+    Attributes
+    ----------
+    matrix
+        Shape ``(n_rows, n_features)``.
+    n_usable
+        How many of its rows are finite.
+    """
+
+    matrix: BatchedMatrix
+    n_usable: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(n_usable, n_features)``."""
+        return self.n_usable, self.matrix.shape[1]
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return self.matrix.n_batches
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether a worker elsewhere can read the matrix."""
+        return isinstance(self.matrix, Portable) and self.matrix.is_portable
+
+    def batch(self, index: int) -> NDArray[np.float32]:
+        """The finite rows of batch `index`."""
+        rows = self.matrix.batch(index)
+        finite = finite_rows(rows)
+        return rows if finite.all() else rows[finite]
+
+
 @dataclass
 class _Moments:
     """Sums over some batches of ``z = (x - shift) / scale``."""
@@ -151,7 +188,7 @@ def compute_statistics(matrix: BatchedMatrix) -> Statistics:
     )
     usable = []
     with blas_threads(1):  # the batches run in parallel
-        for part, finite in map_ordered(lambda i: _moments(matrix.batch(i), shift, scale), matrix.n_batches):
+        for part, finite in map_rows(lambda rows: _moments(rows, shift, scale), matrix):
             moments.add(part)
             usable.append(finite)
     mask = np.concatenate(usable)

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from iv_pipeline.engine import BATCH_ROWS, map_ordered
+from iv_pipeline.engine import BATCH_ROWS, blas_threads, map_batches, map_ordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,12 +42,15 @@ class VectorTable:
         Takes the index of a batch, returns its `pyarrow.RecordBatch`; safe to call on any thread.
     batch_rows
         Rows of every batch but the last.
+    is_portable
+        Whether `read` refers to files alone, so that a worker elsewhere can call it.
     """
 
     schema: pa.Schema
     n_rows: int
     read: Callable[[int], pa.RecordBatch]
     batch_rows: int = BATCH_ROWS
+    is_portable: bool = False
 
     @property
     def n_batches(self) -> int:
@@ -98,7 +101,7 @@ class VectorTable:
             columns = [batch.column(IMAGE_PATH), *map(as_vectors, compute(batch))]
             return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-        return VectorTable(schema, self.n_rows, read, self.batch_rows)
+        return VectorTable(schema, self.n_rows, read, self.batch_rows, self.is_portable)
 
     def scalars(self) -> dict[str, pa.Array]:
         """All columns that do not hold vectors."""
@@ -121,6 +124,11 @@ class VectorColumn:
     def n_batches(self) -> int:
         """Number of batches."""
         return self.table.n_batches
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether a worker elsewhere can read it."""
+        return self.table.is_portable
 
     def batch(self, index: int) -> NDArray[Any]:
         """Rows of batch `index`, a view of the file where the table is stored."""
@@ -191,23 +199,38 @@ def read_table(path: UPath) -> VectorTable:
     """
     if not path.exists():
         raise FileNotFoundError(str(path))
-    reader = pa.ipc.open_file(pa.memory_map(str(path)) if is_local(path) else path.fs.open(path.path))
-    n_batches = reader.num_record_batches
-    if n_batches == 0:
-        return VectorTable(reader.schema, 0, reader.get_batch)
-    first, last = reader.get_batch(0), reader.get_batch(n_batches - 1)
-    n_rows = first.num_rows * (n_batches - 1) + last.num_rows
-    if not is_local(path):
-        return VectorTable(reader.schema, n_rows, reader.get_batch, first.num_rows)
-    # batches of a memory map are views: opening them all at once costs microseconds and no lock later
-    batches = [reader.get_batch(i) for i in range(n_batches)]
-    return VectorTable(reader.schema, n_rows, batches.__getitem__, first.num_rows)
+    stored = _StoredBatches(path)
+    if not stored.n_batches:
+        return VectorTable(stored.schema, 0, stored, is_portable=True)
+    first, last = stored(0).num_rows, stored(stored.n_batches - 1).num_rows
+    n_rows = first * (stored.n_batches - 1) + last
+    return VectorTable(stored.schema, n_rows, stored, first, is_portable=True)
+
+
+class _StoredBatches:
+    """Reads the batches of a file; a copy sent elsewhere opens the file there."""
+
+    def __init__(self, path: UPath) -> None:
+        self._path = path
+        reader = pa.ipc.open_file(pa.memory_map(str(path)) if is_local(path) else path.fs.open(path.path))
+        self.schema = reader.schema
+        self.n_batches = reader.num_record_batches
+        self._read = reader.get_batch
+        if is_local(path):  # views: opening them all at once costs microseconds, and no lock later
+            self._read = [reader.get_batch(i) for i in range(self.n_batches)].__getitem__
+
+    def __call__(self, index: int) -> pa.RecordBatch:
+        return self._read(index)
+
+    def __reduce__(self) -> tuple[type[_StoredBatches], tuple[UPath]]:
+        return _StoredBatches, (self._path,)
 
 
 def write_table(table: VectorTable, path: UPath) -> None:
     """Write `table` batch by batch, a few batches computed ahead; the file appears when it is whole."""
-    with replacing(path) as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        for batch in map_ordered(table.read, table.n_batches):
+    batches = (map_batches if table.is_portable else map_ordered)(table.read, table.n_batches)
+    with blas_threads(1), replacing(path) as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        for batch in batches:
             writer.write_batch(batch)
 
 

@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
+from sklearn import cluster
 from sklearn.cluster import AgglomerativeClustering
-from sklearn.cluster import KMeans as ReferenceKMeans
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture as ReferenceMixture
 
+from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import ALGORITHMS, Space, base
+from iv_pipeline.learn.clustering import ALGORITHMS, Space, base, kmeans
 from iv_pipeline.learn.clustering.base import PrototypeModel
+from iv_pipeline.learn.clustering.kmeans import lloyd
 
 
 def blobs(n_rows: int = 1200, centers: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -53,9 +55,29 @@ def test_a_model_assigns_the_rows_of_its_fit_as_the_fit_did(name: str) -> None:
 
 def test_kmeans_is_scikit_learns() -> None:
     X, _ = blobs()
-    reference = ReferenceKMeans(6, n_init=4, random_state=0).fit_predict(X)
+    reference = cluster.KMeans(6, n_init=4, random_state=0).fit_predict(X)
     found = ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 6}).labels
     assert adjusted_rand_score(reference, found) > 0.999
+
+
+def test_kmeans_in_batches_ends_where_scikit_learn_does_from_the_same_start() -> None:
+    X, _ = make_blobs(5000, centers=15, n_features=6, cluster_std=2.5, random_state=4)
+    X = X.astype(np.float32)
+    start = X[:15]
+    reference = cluster.KMeans(15, init=start, n_init=1, max_iter=100).fit(X)
+    found = lloyd(ArrayBatches(X, 700), start)
+    assert adjusted_rand_score(reference.labels_, PrototypeModel(found, np.arange(15)).predict(X)[0]) > 0.99
+    np.testing.assert_array_equal(found, lloyd(ArrayBatches(X, 700), start))
+
+
+def test_kmeans_of_many_rows_is_fitted_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, _ = blobs(4000)
+    whole = ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 6})
+    monkeypatch.setattr(kmeans, "SAMPLE_ROWS", 500)
+    batched = ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 6})
+    assert adjusted_rand_score(whole.labels, batched.labels) > 0.999
+    inertia = [np.sqrt(np.square(X - c.model.prototypes[c.labels]).sum()) for c in (whole, batched)]
+    assert inertia[1] == pytest.approx(inertia[0], rel=1e-3)
 
 
 def test_mixture_posteriors_are_scikit_learns() -> None:

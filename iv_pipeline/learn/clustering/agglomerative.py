@@ -30,7 +30,7 @@ class Agglomerative:
         require_rows(space, n_clusters)
         prototypes, _ = space.prototypes
         model = PrototypeModel(prototypes, cut_tree(space.ward_merges, len(prototypes), n_clusters))
-        labels, confidence = model.predict(space.X)
+        labels, confidence = space.predict(model)
         return Clustering(
             labels, confidence, {"n_clusters": n_clusters, "n_prototypes": len(prototypes)}, model
         )

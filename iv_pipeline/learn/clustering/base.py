@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from iv_pipeline.engine import n_workers
+from iv_pipeline.engine import ArrayBatches, BatchedMatrix, map_rows, n_workers
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.hierarchy import Hierarchy, build_hierarchy
 from iv_pipeline.learn.neighbors import NeighborGraph, neighbor_graph
@@ -35,6 +35,8 @@ class Space:
         Of everything random.
     n_neighbors, min_samples
         Of the neighbour graph, and of core distances.
+    stored
+        The same rows where they are stored, so that workers elsewhere need not be sent them.
     given_graph, given_hierarchy
         The neighbour graph and its density hierarchy, if they are there already.
     """
@@ -43,6 +45,7 @@ class Space:
     seed: int = 0
     n_neighbors: int = 50
     min_samples: int = 10
+    stored: BatchedMatrix | None = field(default=None, repr=False)
     given_graph: NeighborGraph | None = field(default=None, repr=False)
     given_hierarchy: Hierarchy | None = field(default=None, repr=False)
 
@@ -50,6 +53,16 @@ class Space:
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.X)
+
+    @property
+    def batches(self) -> BatchedMatrix:
+        """The rows, batch by batch."""
+        return self.stored or ArrayBatches(self.X)
+
+    def predict(self, model: Model) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Cluster and confidence of every row, both of shape ``(n_rows,)``."""
+        labels, confidence = zip(*map_rows(model.predict, self.batches), strict=True)
+        return np.concatenate(labels), np.concatenate(confidence)
 
     @cached_property
     def graph(self) -> NeighborGraph:

@@ -91,7 +91,7 @@ class GaussianMixture:
             estimator.covariances_.astype(np.float64),
             np.log(np.maximum(estimator.weights_, 1e-300)).astype(np.float64),
         )
-        labels, confidence = model.predict(space.X)
+        labels, confidence = space.predict(model)
         return Clustering(
             labels, confidence, {"n_components": n_components, "covariance_type": "diag"}, model
         )
