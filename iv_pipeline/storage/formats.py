@@ -40,7 +40,7 @@ def write_parquet(frame: pd.DataFrame, path: UPath) -> None:
 def read_csv(path: UPath) -> pd.DataFrame:
     """A hand-off table."""
     with path.open("rb") as source:
-        return pd.read_csv(source, keep_default_na=True)
+        return pd.read_csv(source, low_memory=False)  # one type a column, however long it is
 
 
 def write_csv(frame: pd.DataFrame, path: UPath) -> None:
