@@ -29,6 +29,8 @@ PASSING = ("init", "scaled", "scaled_pca", "neighbors", "hierarchy")
 """Stages whose large files nobody reads once the descriptor's chain is through."""
 REDUCED_BYTES = 4_500
 """Of a row in all files of a descriptor behind `scaled`, at 200 components: an upper estimate."""
+REMAINING_BYTES = 1_500
+"""Of a row in those of its files that remain when its chain is through."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,7 @@ class Site:
         command += ["-m", "iv_pipeline.definitions", "--select", stage]
         command += ["--partition", descriptor] if descriptor else []
         log = self.folder / f"{stage}.log"
-        environment = self.environment
-        if data_limit is not None:
-            # Arrow's own allocator reserves a gigabyte of address space, which the limit would count
-            environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-        usage = watch(command, environment, log, data_limit=data_limit)
+        usage = watch(command, self.environment, log, data_limit=data_limit)
         succeeded = usage.returncode == 0
         return {
             "stage": stage,
@@ -167,5 +165,5 @@ def needed_bytes(n_rows: int, config: PipelineConfig, descriptors: Iterable[str]
         return 4 * width * (1 + len(SCALERS)) + REDUCED_BYTES
 
     tables = [row(name) for name in descriptors]
-    most = sum(tables) if keep else max(tables) + len(tables) * REDUCED_BYTES
+    most = sum(tables) if keep else max(tables) + len(tables) * REMAINING_BYTES
     return int(1.1 * (delivery_bytes(n_rows) + n_rows * most)) + 100 * MIB
