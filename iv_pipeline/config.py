@@ -149,7 +149,8 @@ class ProjectionConfig(Model):
 
     n_neighbors: int = Field(15, ge=2)
     min_dist: float = Field(0.1, ge=0)
-    n_epochs: int | None = Field(200, ge=1)
+    n_epochs: int | None = Field(None, ge=1)
+    """Rounds of optimisation; null for 200 up to 50,000 images and 100 beyond."""
 
 
 def _descriptor(value: Any) -> Any:
