@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.resources
 import os
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 from iv_pipeline.errors import InputError
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from dagster._core.execution.plan.objects import StepFailureData
 
     from iv_pipeline.config import Settings
+
+PROCESS_TAG = "iv_pipeline/process"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _draw_demo()
         else:
             print(f"export DAGSTER_HOME={ensure_home()}")
+            _end_stale_runs_of_home()
     except InputError as error:
         print(f"iv-pipeline: {error}", file=sys.stderr)
         return 1
@@ -102,18 +108,22 @@ def _run(descriptors: Sequence[str]) -> int:
         settings.config.blocks(name)
     definitions = build_definitions(settings)
     began = time.perf_counter()
+    wanted = list(descriptors or settings.config.partitions)
     with dg.DagsterInstance.get() as instance:
-        done = _execute(definitions, instance, "prepare")
-        failed = []
-        if done:
-            for name in descriptors or settings.config.partitions:
-                print(f"── {name}")
-                if not _execute(definitions, instance, "full_pipeline", name):
-                    failed.append(name)
-            done = not failed and _execute(definitions, instance, "summarise")
-    if not done:
-        what = f" of {', '.join(failed)}" if failed else ""
-        print(f"The run{what} failed; the reason stands above and in Dagster's UI: make ui", file=sys.stderr)
+        end_stale_runs(instance)
+        prepared = _execute(definitions, instance, "prepare")
+        failed = [] if prepared else ["prepare"]
+        for name in wanted if prepared else ():
+            print(f"── {name}")
+            if not _execute(definitions, instance, "full_pipeline", name):
+                failed.append(name)
+        # the others can be compared even if one descriptor failed
+        some = prepared and len(failed) < len(wanted)
+        if some and not _execute(definitions, instance, "summarise"):
+            failed.append("summarise")
+    if failed:
+        what = ", ".join(failed)
+        print(f"Failed: {what}; the reason stands above and in Dagster's UI: make ui", file=sys.stderr)
         return 1
     _say_where(settings, home, time.perf_counter() - began)
     return 0
@@ -128,11 +138,44 @@ def _execute(
         instance=instance,
         partition_key=partition,
         raise_on_error=False,
+        tags={PROCESS_TAG: _identify(psutil.Process())},
     )
     for event in result.all_events:
         if event.is_step_failure:
             print(f"{event.step_key} failed: {_reason(event.step_failure_data)}", file=sys.stderr)
     return bool(result.success)
+
+
+def end_stale_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs of this command whose process is gone as failed: left alone, they would hold the heavy pool."""
+    import dagster as dg
+
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        process = run.tags.get(PROCESS_TAG)
+        if process is not None and not _is_alive(process):
+            instance.report_run_failed(run, "The process that ran it is gone.")
+
+
+def _end_stale_runs_of_home() -> None:
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        end_stale_runs(instance)
+
+
+def _identify(process: psutil.Process) -> str:
+    """Host, number and start of a process: numbers are used again."""
+    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+
+
+def _is_alive(identity: str) -> bool:
+    host, pid, _ = identity.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True  # nothing is known of processes elsewhere
+    try:
+        return _identify(psutil.Process(int(pid))) == identity
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _reason(failure: StepFailureData) -> str:

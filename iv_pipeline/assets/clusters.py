@@ -76,8 +76,16 @@ def clusters(
             **{f"n_clusters_{name}": n for name, n in counts.items()},
             "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
         },
-        lambda: [Check("every_image_labelled", len(cluster) == scaled_pca.n_rows, {"noise_share": noise})],
+        lambda: [_all_labelled(cluster, usable, winner["algorithm"])],
     )
+
+
+def _all_labelled(cluster: np.ndarray, usable: np.ndarray, algorithm: str) -> Check:
+    """Only methods that look for density may leave a usable image in no cluster, and not all of them."""
+    noise = cluster[usable] == NOISE
+    allowed = algorithm in {"hdbscan", "dbscan"} and not noise.all()
+    passed = (allowed or not noise.any()) and bool((cluster[~usable] == NOISE).all())
+    return Check("every_image_labelled", passed, {"unlabelled": int(noise.sum())})
 
 
 def _previous(settings: Settings, descriptor: str, paths: object) -> np.ndarray | None:

@@ -21,6 +21,8 @@ BLOCKS_KEY = b"iv_pipeline.blocks"
     group="delivery",
     kinds=("arrow",),
     heavy=True,
+    # "Materialize all" makes all of a descriptor in one run if its first stage waits for what later ones read
+    deps=["views"],
     checks={"rows_match_index": "Has every image of the index one vector?"},
 )
 def init(

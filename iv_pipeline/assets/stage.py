@@ -5,7 +5,7 @@ A stage is a function that takes a context, the settings and the stages it reads
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -68,13 +68,8 @@ class Stage:
         """Name of the asset."""
         return self.function.__name__
 
-    def to_asset(
-        self, partitions: dg.PartitionsDefinition[str], after: Sequence[str] = ()
-    ) -> dg.AssetsDefinition:
-        """The asset, partitioned by `partitions` if the stage is made for each descriptor.
-
-        `after` names stages that it waits for and does not read.
-        """
+    def to_asset(self, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
+        """The asset, partitioned by `partitions` if the stage is made for each descriptor."""
         specs = [
             dg.AssetCheckSpec(name, asset=self.name, blocking=True, description=question)
             for name, question in self.checks.items()
@@ -88,7 +83,6 @@ class Stage:
             partitions_def=partitions if self.partitioned else None,
             pool=HEAVY_POOL if self.heavy else None,
             check_specs=specs,
-            deps=after,
             metadata={"file": FILES[self.name]},
             **self.options,
         )

@@ -106,7 +106,12 @@ class StageIOManager(dg.UPathIOManager):
         facts: dict[str, Any] = {**describe(obj.value), "bytes": path.stat().st_size, **obj.metadata()}
         facts["seconds"] = round(obj.meter.seconds, 3)
         facts["peak_memory_mb"] = round(obj.meter.peak_anonymous_bytes / 2**20, 1)
-        return facts
+        return {name: _readable(value) for name, value in facts.items()}
+
+
+def _readable(value: Any) -> Any:
+    """Six digits of a fraction: Dagster shows all that it is given."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def is_fan_in(context: dg.InputContext) -> bool:

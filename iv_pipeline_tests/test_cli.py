@@ -1,0 +1,90 @@
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+
+from iv_pipeline import cli
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    cli.ensure_home()
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def started_run(instance: dg.DagsterInstance, process: str) -> dg.DagsterRun:
+    @dg.job
+    def nothing() -> None:
+        pass
+
+    return instance.create_run_for_job(
+        nothing, status=dg.DagsterRunStatus.STARTED, tags={cli.PROCESS_TAG: process}
+    )
+
+
+def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.DagsterInstance) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        identity = cli._identify(psutil.Process(process.pid))
+        run = started_run(instance, identity)
+        cli.end_stale_runs(instance)
+        assert status(instance, run) == dg.DagsterRunStatus.STARTED
+        process.kill()
+    cli.end_stale_runs(instance)
+    assert status(instance, run) == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_of_another_machine_or_this_process_is_left_alone(instance: dg.DagsterInstance) -> None:
+    runs = [
+        started_run(instance, identity) for identity in ("elsewhere:1:2.00", cli._identify(psutil.Process()))
+    ]
+    cli.end_stale_runs(instance)
+    assert {status(instance, run) for run in runs} == {dg.DagsterRunStatus.STARTED}
+
+
+def test_the_home_lies_under_the_data_root_unless_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IV_DATA_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    assert cli.ensure_home() == tmp_path / "root" / "dagster_home"
+    assert (tmp_path / "root" / "dagster_home" / "dagster.yaml").exists()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "given"))
+    assert cli.ensure_home() == tmp_path / "given"
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path / "given")
+
+
+def test_an_own_dagster_yaml_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    cli.ensure_home()
+    assert (tmp_path / "dagster.yaml").read_text() == "telemetry: {enabled: false}\n"
+
+
+def test_wrong_settings_end_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IV_CONFIG", str(tmp_path / "none.yaml"))
+    assert cli.main(["demo"]) == 1
+    assert capsys.readouterr().err.startswith("iv-pipeline: there is no configuration at")
+
+
+def test_a_delivery_that_was_named_is_not_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IV_CONFIG", str(Path(__file__).parent.parent / "pipeline.yaml"))
+    monkeypatch.setenv("IV_DELIVERY", str(tmp_path / "nowhere"))
+    assert cli.main(["demo"]) == 1
+    assert "IV_DELIVERY names" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
