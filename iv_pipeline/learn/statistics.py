@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUARTILES = (0.25, 0.5, 0.75)
-SYRK_ROWS = 2048
-"""Rows multiplied at once: short float32 sums, and a shifted copy that stays in the cache's reach."""
-QUARTILE_BUFFER_BYTES = 128 * 2**20
+SYRK_ROWS = 8192
+"""Rows multiplied at once in float32; their products are added up in float64."""
+QUARTILE_BUFFER_BYTES = 64 * 2**20
+"""Columns gathered at once, for each thread."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def compute_quantiles(
 ) -> NDArray[np.float64]:
     """Exact quantiles of every feature over the usable rows, shape ``(len(shares), n_features)``.
 
-    A block of columns at a time is gathered and partitioned, within a fixed buffer.
+    Blocks of columns are gathered and partitioned side by side, each within a fixed buffer.
 
     Parameters
     ----------
@@ -265,37 +266,35 @@ def compute_quantiles(
     """
     n_features = matrix.shape[1]
     n = int(usable.sum())
-    width = max(1, min(n_features, QUARTILE_BUFFER_BYTES // (4 * n)))
     positions = np.array(shares) * (n - 1)
     lower = np.floor(positions).astype(np.int64)
     upper = np.minimum(lower + 1, n - 1)
     kth = np.unique([lower, upper])
-    result = np.empty((len(shares), n_features))
+    width = max(1, min(n_features, QUARTILE_BUFFER_BYTES // (4 * n)))
+
+    def block(index: int) -> NDArray[np.float64]:
+        columns = _gather_columns(matrix, usable, n, slice(index * width, (index + 1) * width))
+        for column in columns:
+            column.partition(kth)
+        low, high = columns[:, lower].astype(np.float64), columns[:, upper].astype(np.float64)
+        quantiles: NDArray[np.float64] = (low + (high - low) * (positions - lower)).T
+        return quantiles
+
+    return np.hstack(list(map_ordered(block, -(-n_features // width))))
+
+
+def _gather_columns(
+    matrix: BatchedMatrix, usable: NDArray[np.bool_], n: int, columns: slice
+) -> NDArray[np.float32]:
+    """The usable rows of some columns, a row a column, shape ``(n_columns, n)``."""
     everything = bool(usable.all())
-    for start in range(0, n_features, width):
-        stop = min(start + width, n_features)
-        columns = np.empty((stop - start, n), np.float32)
-        done, seen = 0, 0
-        for i in range(matrix.n_batches):
-            rows = matrix.batch(i)
-            block = rows[:, start:stop]
-            if not everything:
-                block = block[usable[seen : seen + len(rows)]]
-            columns[:, done : done + len(block)] = block.T
-            done += len(block)
-            seen += len(rows)
-        _partition_rows(columns, kth)
-        low = columns[:, lower].astype(np.float64)
-        high = columns[:, upper].astype(np.float64)
-        result[:, start:stop] = (low + (high - low) * (positions - lower)).T
-    return result
-
-
-def _partition_rows(values: NDArray[np.float32], kth: NDArray[np.int64]) -> None:
-    """Put the order statistics `kth` of every row in their places, rows in parallel."""
-
-    def partition(row: int) -> None:
-        values[row].partition(kth)
-
-    for _ in map_ordered(partition, len(values)):
-        pass
+    gathered = np.empty((len(range(*columns.indices(matrix.shape[1]))), n), np.float32)
+    done, seen = 0, 0
+    for i in range(matrix.n_batches):
+        rows = matrix.batch(i)
+        kept = rows[:, columns] if everything else rows[usable[seen : seen + len(rows)], columns]
+        # two copies, for a strided read and a transposed write in one would miss the cache at every number
+        gathered[:, done : done + len(kept)] = np.ascontiguousarray(kept).T
+        done += len(kept)
+        seen += len(rows)
+    return gathered
