@@ -73,11 +73,19 @@ class Cell:
 COLUMNS = (
     Column("n_clusters", "Clusters", "count"),
     Column(
+        "strength",
+        "Strength",
+        better="max",
+        meaning="Predictability whichever descriptors judged: no descriptor judges itself, so each is judged by "
+        "another panel, and what the panel gives to all is taken out. This score ranks the descriptors.",
+    ),
+    Column(
         "predictability",
         "Predictability",
         better="max",
         meaning="How well the descriptors of other networks predict the clusters: adjusted mutual information "
-        "of predicted and given clusters, 1 at most, about 0 by chance. This score leads.",
+        "of predicted and given clusters, 1 at most, about 0 by chance. It leads among the clusterings of one "
+        "descriptor.",
     ),
     Column(
         "stability",
@@ -151,7 +159,8 @@ def judge(summary: pd.DataFrame) -> Verdict | None:
 def _lead(best: Mapping[Any, Any], second: Mapping[Any, Any] | None) -> str:
     """Why it leads, by the criterion that could be measured."""
     criterion = text(best["criterion"])
-    score = number(best.get(criterion))
+    lead = "strength" if criterion == "predictability" else criterion
+    score = number(best.get(lead))
     if not np.isfinite(score):
         return "None of its clusterings could be scored, so take this with caution."
     if criterion != "predictability":
@@ -161,11 +170,11 @@ def _lead(best: Mapping[Any, Any], second: Mapping[Any, Any] | None) -> str:
         )
     sentence = (
         "A cluster that shows something real can be predicted from a descriptor that took no part in it. "
-        f"These clusters can be predicted best: predictability {score:.3f}, where 1 is perfect and 0 is chance"
+        f"These clusters can be predicted best: strength {score:.3f}, where 1 is perfect and 0 is chance"
     )
     if second is None or text(second["criterion"]) != criterion:
         return f"{sentence}."
-    return f"{sentence}; next is {text(second['descriptor'])} with {_written(number(second.get(criterion)))}."
+    return f"{sentence}; next is {text(second['descriptor'])} with {_written(number(second.get(lead)))}."
 
 
 def _truth(summary: pd.DataFrame) -> str:

@@ -138,6 +138,7 @@ def make(
             "scaler": "standard",
             "algorithm": "kmeans",
             "n_clusters": len(names),
+            "strength": list(scores.values()),
             "predictability": list(scores.values()),
             "identity": np.nan,
             "criterion": "predictability",
@@ -197,7 +198,7 @@ def page(html: str) -> Page:
 
 def test_the_page_opens_with_which_descriptor_labels_best_and_why(page: Page) -> None:
     first = page.text.index("type labels best")
-    assert first < page.text.index("predictability 0.600") < page.text.index("next is color with 0.500")
+    assert first < page.text.index("strength 0.600") < page.text.index("next is color with 0.500")
     assert "reason of type" in page.text
     facts = "Images 80 Clusters to name 4 Flagged as outliers 2 2.5 % Unusable rows 0 Descriptors 2"
     assert facts in page.text
@@ -358,7 +359,7 @@ def test_profiles_without_sheets_render() -> None:
 
 def test_scores_that_are_all_missing_render_as_dashes() -> None:
     data = make()
-    data.summary["predictability"] = data.summary["outlier_share"] = np.nan
+    data.summary["strength"] = data.summary["predictability"] = data.summary["outlier_share"] = np.nan
     numbers = ["cohesion", "separation", "majority_share", "nearest_cluster"]
     for name in data.trials:
         data.trials[name][["predictability", "stability", "silhouette"]] = np.nan
