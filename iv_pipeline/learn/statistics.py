@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.linalg.blas import ssyrk
 
 from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordered, map_rows
 from iv_pipeline.errors import InputError
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUARTILES = (0.25, 0.5, 0.75)
-SYRK_ROWS = 8192
+PRODUCT_ROWS = 8192
 """Rows multiplied at once in float32; their products are added up in float64."""
 QUARTILE_BUFFER_BYTES = 64 * 2**20
 """Columns gathered at once, for each thread."""
@@ -198,8 +197,7 @@ def compute_statistics(matrix: BatchedMatrix) -> Statistics:
             f"only {moments.count} of {n_rows:,} rows are free of NaN and infinite values; two are the least"
         )
     offset = moments.total / moments.count
-    upper = moments.products / moments.count - np.outer(offset, offset)
-    covariance = np.triu(upper) + np.triu(upper, 1).T
+    covariance = moments.products / moments.count - np.outer(offset, offset)
     wide = scale.astype(np.float64)
     return Statistics(
         n_rows=n_rows,
@@ -236,12 +234,12 @@ def _moments(
     total = np.zeros(n_features)
     products = np.zeros((n_features, n_features))
     inverse = 1 / scale
-    for start in range(0, len(rows), SYRK_ROWS):
-        z = rows[start : start + SYRK_ROWS] - shift
+    for start in range(0, len(rows), PRODUCT_ROWS):
+        z = rows[start : start + PRODUCT_ROWS] - shift
         z *= inverse
         total += z.sum(axis=0, dtype=np.float64)
-        # ssyrk reads Fortran order: the transpose of a C-ordered block, without a copy
-        products += ssyrk(1.0, z.T)
+        # NumPy sees that both are one matrix, multiplies half of it, and lets go of the interpreter meanwhile
+        products += z.T @ z
     if not len(rows):
         empty = np.full(n_features, np.nan, np.float32)
         return _Moments(0, total, products, np.fmin(empty, np.inf), np.fmax(empty, -np.inf)), finite
