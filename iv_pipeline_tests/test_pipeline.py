@@ -131,6 +131,16 @@ def test_a_second_run_over_the_first_one_s_files_changes_no_label(again: Callabl
 # ── what Dagster shows ───────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_reclustering_takes_over_init_and_makes_the_rest_again(again: Callable[..., Pipeline]) -> None:
+    pipeline = again(pca={"max_components": 3})
+    init = pipeline.path("init", "vdc_color").stat().st_mtime_ns
+    assert pipeline.run("recluster", "vdc_color").success
+    assert pipeline.path("init", "vdc_color").stat().st_mtime_ns == init
+    reduced = pipeline.read("clusters", "vdc_color")
+    assert reduced.vectors(reduced.vector_columns[0]).shape[1] == 3
+    assert len(pipeline.read("final", "vdc_color")) == reduced.n_rows
+
+
 def materialisations(finished: Finished) -> dict[tuple[str, str], dict[str, Any]]:
     """Metadata by asset and by job or partition."""
     return {
