@@ -103,7 +103,10 @@ class ArrayBatches:
 def n_workers() -> int:
     """Threads to use: ``IV_THREADS`` if set, else the cores this process may run on."""
     given = os.environ.get("IV_THREADS")
-    return int(given) if given else len(os.sched_getaffinity(0))
+    if given:
+        return int(given)
+    # macOS and Windows do not say which cores a process may use
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_ordered(function: Callable[[int], T], n: int, workers: int | None = None) -> Iterator[T]:
