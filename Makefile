@@ -37,7 +37,7 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing iv_pipeline into .venv (about a minute)"
+	@echo "Installing iv_pipeline into .venv (about a minute)" >&2
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 

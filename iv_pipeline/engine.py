@@ -205,7 +205,7 @@ def _client(scheduler: str) -> Any:
     except ImportError:
         raise ConfigError(
             f"engine.scheduler is {scheduler} and the package 'distributed' is not installed: "
-            "pip install 'iv-pipeline[dask]', or set it to null"
+            "install this package with its extra 'dask', or set it to null"
         ) from None
     try:
         connect: Callable[..., Any] = distributed.Client

@@ -2,7 +2,7 @@
 
 A table has `image_path` and fixed-size-list columns (one a set of vectors), in batches of equal size.
 Tables are lazy: a batch is read, or computed from other tables, when somebody asks for it, so that no stage
-holds a whole matrix. `pandas.read_feather`, polars and pyarrow read the files as they are.
+holds a whole matrix. `pandas.read_feather` and pyarrow read the files as they are.
 """
 
 from __future__ import annotations
@@ -102,10 +102,6 @@ class VectorTable:
             return pa.RecordBatch.from_arrays(columns, schema=schema)
 
         return VectorTable(schema, self.n_rows, read, self.batch_rows, self.is_portable)
-
-    def scalars(self) -> dict[str, pa.Array]:
-        """All columns that do not hold vectors."""
-        return {name: self.column(name) for name in self.schema.names if name not in self.vector_columns}
 
 
 @dataclass(frozen=True)
