@@ -128,9 +128,6 @@ def test_a_second_run_over_the_first_one_s_files_changes_no_label(again: Callabl
     assert pipeline.path("final", "vdc_color").read_bytes() == before
 
 
-# ── what Dagster shows ───────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_reclustering_takes_over_init_and_makes_the_rest_again(again: Callable[..., Pipeline]) -> None:
     pipeline = again(pca={"max_components": 3})
     init = pipeline.path("init", "vdc_color").stat().st_mtime_ns
@@ -139,6 +136,27 @@ def test_reclustering_takes_over_init_and_makes_the_rest_again(again: Callable[.
     reduced = pipeline.read("clusters", "vdc_color")
     assert reduced.vectors(reduced.vector_columns[0]).shape[1] == 3
     assert len(pipeline.read("final", "vdc_color")) == reduced.n_rows
+
+
+def test_labels_take_no_part_in_any_choice(
+    finished: Finished, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    pipeline = make_pipeline()
+    file = pipeline.delivery / "labels.csv"
+    labels = pd.read_csv(file)
+    labels["label"] = labels["label"].sample(frac=1, random_state=0).to_numpy()
+    file.unlink()  # it may be a link to the file of another pipeline
+    labels.to_csv(file, index=False)
+    assert pipeline.run("prepare").success
+    assert pipeline.run("full_pipeline", "vdc_color").success
+    before, after = (p.read("final", "vdc_color") for p in (finished.pipeline, pipeline))
+    pd.testing.assert_frame_equal(before.drop(columns="name"), after.drop(columns="name"))
+    first, second = (p.read("clustering_trials", "vdc_color") for p in (finished.pipeline, pipeline))
+    pd.testing.assert_frame_equal(first.drop(columns="seconds"), second.drop(columns="seconds"))
+    assert not finished.pipeline.read("image_index")["label"].equals(pipeline.read("image_index")["label"])
+
+
+# ── what Dagster shows ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def materialisations(finished: Finished) -> dict[tuple[str, str], dict[str, Any]]:
