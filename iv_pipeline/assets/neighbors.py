@@ -42,6 +42,8 @@ def neighbors(
             "scaler": scaler,
             "n_neighbors": graph.n_neighbors,
             "recall": graph.recall,
+            "cells": graph.n_cells,
+            "cells_looked_into": graph.n_probes,
             "median_distance": float(np.median(graph.distances)),
             "distances": dg.MetadataValue.md(_describe(graph)),
         },

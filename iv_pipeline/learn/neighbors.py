@@ -1,7 +1,8 @@
 """The k-nearest-neighbour graph that density clustering, outliers and projections share.
 
-FAISS searches it: exactly up to `EXACT_ROWS` rows, beyond that through an inverted file, whose recall against
-exact search on a sample of rows is measured and kept with the graph.
+Up to `EXACT_ROWS` rows it is found exactly; beyond that by way of cells (`iv_pipeline.learn.cells`), as many of
+which are looked into as the recall takes. Recall against exact search on other rows is measured at every run
+and kept with the graph.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ import numpy as np
 
 from iv_pipeline.engine import n_workers
 from iv_pipeline.errors import InputError
+from iv_pipeline.learn.cells import Cells, fit_cells
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
 EXACT_ROWS = 20_000
-"""Up to here all pairs are compared: less than building an index would cost, and no recall to lose."""
+"""Up to here all pairs are compared: less than building cells would cost, and no recall to lose."""
 RECALL_QUERIES = 1_000
+"""Rows whose exact neighbours say how many cells to look into, and as many that say how well it went."""
+RECALL_NEIGHBORS = 15
 RECALL_AIM = 0.96
-TRAINING_ROWS_PER_CELL = 50
-PROBES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Cells to look into, tried in this order until the recall aim is met."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,17 @@ class NeighborGraph:
     distances
         Euclidean, shape ``(n_rows, n_neighbors)``, float32.
     recall
-        Share of the true neighbours found, measured on a sample of rows; 1.0 for exact search.
+        Share of the `RECALL_NEIGHBORS` nearest neighbours found, measured on a sample of rows; 1.0 for exact
+        search.
+    n_cells, n_probes
+        Cells, and how many of them each row looked into; 1 and 1 for exact search.
     """
 
     indices: NDArray[np.int32]
     distances: NDArray[np.float32]
     recall: float
+    n_cells: int = 1
+    n_probes: int = 1
 
     @property
     def n_rows(self) -> int:
@@ -71,7 +75,7 @@ def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> N
     n_neighbors
         Neighbours of each row, itself not counted; fewer if there are not as many rows.
     seed
-        Of the inverted file's cells and the rows whose recall is measured.
+        Of the cells and of the rows whose recall is measured.
 
     Raises
     ------
@@ -82,11 +86,43 @@ def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> N
         raise InputError(f"neighbours need two usable rows, here {len(X)} are usable")
     n_neighbors = min(n_neighbors, len(X) - 1)
     if len(X) <= EXACT_ROWS:
-        indices = nearest(X, X, n_neighbors + 1)
-        kept = _without_self(indices, np.arange(len(X)))
-        return _with_distances(X, kept, recall=1.0)
-    search, recall = _fit_inverted_file(X, n_neighbors, seed)
-    return _with_distances(X, _without_self(search(X), np.arange(len(X))), recall)
+        return _exact_graph(X, n_neighbors)
+    cells, n_probes, (judged, truth) = tune_cells(X, seed)
+    indices, distances = cells.search(X, n_neighbors + 1, n_probes)
+    kept = _not_self(indices, np.arange(len(X)))
+    indices, distances = indices[kept].reshape(len(X), -1), distances[kept].reshape(len(X), -1)
+    recall = _recall(truth, indices[judged])
+    return NeighborGraph(indices, distances, recall, cells.n_cells, n_probes)
+
+
+def tune_cells(
+    X: NDArray[np.float32], seed: int = 0
+) -> tuple[Cells, int, tuple[NDArray[np.int64], NDArray[np.int32]]]:
+    """Cells of the rows, how many to look into, and rows with their exact neighbours to judge it by.
+
+    Parameters
+    ----------
+    X
+        Shape ``(n_rows, n_features)``, float32, finite; more rows than `RECALL_NEIGHBORS`.
+    seed
+        Of the cells and of the rows.
+
+    Returns
+    -------
+    cells
+        Of all rows.
+    n_probes
+        Cells that hold `RECALL_AIM` of the neighbours of sampled rows.
+    judges
+        Other rows, and their `RECALL_NEIGHBORS` nearest neighbours.
+    """
+    cells = fit_cells(X, seed)
+    n_each = min(RECALL_QUERIES, len(X) // 2)
+    rows = np.random.default_rng(seed).choice(len(X), 2 * n_each, replace=False)
+    found = nearest(X[rows], X, min(RECALL_NEIGHBORS + 1, len(X)))
+    truth = found[_not_self(found, rows)].reshape(len(rows), -1)
+    n_probes = cells.probes_for(X[rows[:n_each]], truth[:n_each], RECALL_AIM)
+    return cells, n_probes, (rows[n_each:], truth[n_each:])
 
 
 def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -> NDArray[np.int32]:
@@ -103,53 +139,17 @@ def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -
     return found
 
 
-def _fit_inverted_file(
-    X: NDArray[np.float32], n_neighbors: int, seed: int
-) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.int32]], float]:
-    """A search that probes as many cells as the recall aim takes, and its recall@15 on sampled rows."""
-    import faiss
-
-    faiss.omp_set_num_threads(n_workers())
-    n_rows, n_features = X.shape
-    rng = np.random.default_rng(seed)
-    n_cells = int(2 * np.sqrt(n_rows))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(n_features), n_features, n_cells)
-    index.cp.seed = seed + 1
-    index.cp.niter = 10
-    training = rng.choice(n_rows, min(n_rows, n_cells * TRAINING_ROWS_PER_CELL), replace=False)
-    training.sort()
-    index.train(X[training])
-    index.add(X)
-
-    def search(queries: NDArray[np.float32]) -> NDArray[np.int32]:
-        found: NDArray[np.int32] = index.search(queries, n_neighbors + 1)[1].astype(np.int32)
-        return found
-
-    sample = np.sort(rng.choice(n_rows, RECALL_QUERIES, replace=False))
-    judged = min(15, n_neighbors)
-    truth = _without_self(nearest(X[sample], X, judged + 1), sample)
-    recall = 0.0
-    for probes in PROBES:
-        index.nprobe = probes
-        found = _without_self(search(X[sample]), sample)[:, :judged]
-        recall = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
-        if recall >= RECALL_AIM:
-            break
-    return search, recall
+def _recall(truth: NDArray[np.int32], found: NDArray[np.int32]) -> float:
+    """Share of the true neighbours among as many that were found."""
+    judged = found[:, : truth.shape[1]]
+    judged_truth = truth[:, : judged.shape[1]]
+    return float(np.mean([np.isin(t, f).mean() for t, f in zip(judged_truth, judged, strict=True)]))
 
 
-def _without_self(indices: NDArray[np.int32], rows: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-    """Drop each row from its own neighbours, or the farthest one where duplicates crowded it out."""
-    is_self = indices == rows[:, None]
-    drop = np.where(is_self.any(axis=1), is_self.argmax(axis=1), indices.shape[1] - 1)
-    keep = np.ones(indices.shape, dtype=bool)
-    keep[np.arange(len(indices)), drop] = False
-    return indices[keep].reshape(len(indices), -1)
-
-
-def _with_distances(X: NDArray[np.float32], indices: NDArray[np.int32], recall: float) -> NeighborGraph:
+def _exact_graph(X: NDArray[np.float32], n_neighbors: int) -> NeighborGraph:
     """Distances from differences, not from norms and products, so that duplicates are exactly 0 apart."""
-    indices = _fill_gaps(indices)
+    indices = nearest(X, X, n_neighbors + 1)
+    indices = indices[_not_self(indices, np.arange(len(X)))].reshape(len(X), -1)
     distances = np.empty(indices.shape, np.float32)
     chunk = max(1, 2**24 // (indices.shape[1] * X.shape[1]))
     for start in range(0, len(X), chunk):
@@ -158,15 +158,14 @@ def _with_distances(X: NDArray[np.float32], indices: NDArray[np.int32], recall: 
         distances[rows] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
     order = np.argsort(distances, axis=1, kind="stable")
     return NeighborGraph(
-        np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1), recall
+        np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1), recall=1.0
     )
 
 
-def _fill_gaps(indices: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Where the probed cells held too few points (marked −1), repeat the farthest neighbour that was found."""
-    missing = indices < 0
-    if not missing.any():
-        return indices
-    last = np.maximum((~missing).sum(axis=1) - 1, 0)
-    farthest = indices[np.arange(len(indices)), last]
-    return np.where(missing, np.maximum(farthest, 0)[:, None], indices).astype(np.int32)
+def _not_self(indices: NDArray[np.int32], rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """All but each row itself, or but the farthest one where duplicates crowded it out."""
+    is_self = indices == rows[:, None]
+    drop = np.where(is_self.any(axis=1), is_self.argmax(axis=1), indices.shape[1] - 1)
+    keep = np.ones(indices.shape, dtype=bool)
+    keep[np.arange(len(indices)), drop] = False
+    return keep

@@ -8,7 +8,7 @@ from sklearn.mixture import GaussianMixture as ReferenceMixture
 
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import ALGORITHMS, Space, base, kmeans
+from iv_pipeline.learn.clustering import ALGORITHMS, Space, base, kmeans, mixture
 from iv_pipeline.learn.clustering.base import PrototypeModel
 from iv_pipeline.learn.clustering.kmeans import lloyd
 
@@ -88,6 +88,23 @@ def test_mixture_posteriors_are_scikit_learns() -> None:
         X
     )
     np.testing.assert_allclose(fitted.confidence, reference.predict_proba(X).max(axis=1), atol=1e-4)
+
+
+def test_a_mixture_fitted_in_batches_is_the_one_fitted_at_once() -> None:
+    X, _ = blobs(3000)
+    start = PrototypeModel(X[:6], np.arange(6, dtype=np.int32))
+    whole, batched = (mixture.fit_mixture(ArrayBatches(X, rows), start, 1e-3) for rows in (3000, 170))
+    np.testing.assert_allclose(batched.means, whole.means, rtol=1e-9)
+    np.testing.assert_allclose(batched.variances, whole.variances, rtol=1e-9)
+
+
+def test_a_mixture_of_many_rows_is_fitted_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, _ = blobs(4000)
+    whole = ALGORITHMS["gaussianmixture"].fit(Space(X), {"n_components": 6})
+    monkeypatch.setattr(kmeans, "SAMPLE_ROWS", 300)
+    sampled = ALGORITHMS["gaussianmixture"].fit(Space(X), {"n_components": 6})
+    assert adjusted_rand_score(whole.labels, sampled.labels) > 0.999
+    assert np.exp(sampled.model.log_weights).sum() == pytest.approx(1)
 
 
 def test_agglomerative_of_few_rows_is_scikit_learns() -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_PROTOTYPES = 2_000
+ROWS_PER_PROTOTYPE = 50
+"""Rows that prototypes are placed by, if there are more; all rows weigh them."""
 NOISE = -1
 
 
@@ -86,7 +88,12 @@ class Space:
 
         faiss.omp_set_num_threads(n_workers())
         kmeans = faiss.Kmeans(
-            self.X.shape[1], N_PROTOTYPES, niter=10, seed=self.seed + 1, min_points_per_centroid=1
+            self.X.shape[1],
+            N_PROTOTYPES,
+            niter=10,
+            seed=self.seed + 1,
+            min_points_per_centroid=1,
+            max_points_per_centroid=ROWS_PER_PROTOTYPE,
         )
         kmeans.train(np.ascontiguousarray(self.X))
         nearest = kmeans.index.search(np.ascontiguousarray(self.X), 1)[1][:, 0]

@@ -39,18 +39,20 @@ class KMeans:
 
         n_clusters = parameters["n_clusters"]
         require_rows(space, n_clusters)
-        few = space.n_rows <= SAMPLE_ROWS
-        sample = space.X if few else space.X[_sample_rows(space)]
         with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
-            estimator = Estimator(n_clusters, n_init=4, random_state=space.seed).fit(sample)
+            estimator = Estimator(n_clusters, n_init=4, random_state=space.seed).fit(sample_rows(space))
         centroids = estimator.cluster_centers_
-        if not few:
+        if space.n_rows > SAMPLE_ROWS:
             centroids = lloyd(space.batches, centroids)
         return _from_centroids(space, centroids, {"n_clusters": n_clusters})
 
 
-def _sample_rows(space: Space) -> NDArray[np.int64]:
-    return np.sort(np.random.default_rng(space.seed).choice(space.n_rows, SAMPLE_ROWS, replace=False))
+def sample_rows(space: Space) -> NDArray[np.float32]:
+    """All rows if they are at most `SAMPLE_ROWS`, so many of them otherwise."""
+    if space.n_rows <= SAMPLE_ROWS:
+        return space.X
+    rows = np.random.default_rng(space.seed).choice(space.n_rows, SAMPLE_ROWS, replace=False)
+    return space.X[np.sort(rows)]
 
 
 def lloyd(matrix: BatchedMatrix, centroids: NDArray[Any], max_iter: int = 100) -> NDArray[np.float32]:
