@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
 from benchmarks import report, run, stream
@@ -139,6 +140,18 @@ def test_every_reader_finds_the_same_finite_skewed_features(folder: Path) -> Non
         assert X.min() == 0
         assert 0.05 < (X == 0).mean() < 0.5
         assert (((X - X.mean(0)) ** 3).mean(0) > 0).mean() > 0.8
+
+
+@pytest.mark.parametrize("name", ["osnet", "vdc_type", "vdc_color"])
+def test_a_neighbourhood_has_few_dimensions_as_in_real_descriptors(folder: Path, name: str) -> None:
+    X = open_matrix(UPath(folder / "descriptors" / f"{name}.pickle")).array[:4800]
+    statistics = compute_statistics(ArrayBatches(X))
+    reduced = fit_pca(statistics, fit_scaler("standard", statistics), 0.9, 200).transform(X)
+    distances, _ = NearestNeighbors(n_neighbors=20).fit(reduced).kneighbors()
+    # maximum likelihood (Levina, Bickel 2004); the descriptors of a real delivery have 7 to 12, where
+    # hardly a vehicle has ten photos that are nearer to each other than to any other
+    dimension = 1 / np.log(distances[:, -1:] / distances[:, :-1]).mean()
+    assert 5 < dimension < 20
 
 
 @pytest.mark.parametrize(("name", "published"), [("vdc_type", 20), ("vdc_color", 69), ("osnet", 153)])

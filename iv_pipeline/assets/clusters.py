@@ -10,7 +10,9 @@ from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.labelling import pack_model
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
+from iv_pipeline.learn.labelling import numbers_of, rule_to_arrays
 from iv_pipeline.learn.numbering import carry_over, number_by_size
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.report import plots
@@ -51,6 +53,7 @@ def clusters(
     counts = {}
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
+    model: dict[bytes, bytes] = {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
         algorithm = ALGORITHMS[trial["algorithm"]]
         clustering = algorithm.fit(space, json.loads(trial["tried"]))
@@ -62,11 +65,12 @@ def clusters(
         if trial["won"]:
             cluster = carry_over(labels, _previous(settings, context.partition_key, columns[IMAGE_PATH]))
             confidence[usable] = clustering.confidence
+            model = pack_model(rule_to_arrays(clustering), numbers_of(clustering.labels, cluster[usable]))
     columns |= {"cluster": cluster, "confidence": confidence}
     sizes = pd.Series(cluster[usable]).value_counts().sort_index()
     noise = float((cluster[usable] == NOISE).mean())
     return Result(
-        table_from_arrays(columns),
+        table_from_arrays(columns, metadata=model),
         lambda: {
             "scaler": scaler,
             "algorithm": winner["algorithm"],

@@ -6,7 +6,7 @@ import numpy as np
 from iv_pipeline.assets.init import block_widths
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import SCALERS, Settings
-from iv_pipeline.learn.pca import PCA, fit_pca
+from iv_pipeline.learn.pca import PCA, fit_pca, pack_maps
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import Statistics
 from iv_pipeline.report import plots
@@ -46,7 +46,7 @@ def pca(
     enough = all(kept[k] >= config.variance - 1e-9 or m.n_components == most for k, m in maps.items())
     ratios = {kind: m.explained_variance_ratio for kind, m in maps.items()}
     return Result(
-        {f"{kind}/{key}": value for kind, m in maps.items() for key, value in m.to_arrays().items()},
+        pack_maps(maps),
         lambda: {
             **{f"components_{kind}": m.n_components for kind, m in maps.items()},
             **{f"variance_kept_{kind}": round(share, 4) for kind, share in kept.items()},
@@ -54,12 +54,3 @@ def pca(
         },
         lambda: [Check("variance_kept", enough, kept)],
     )
-
-
-def maps_of(arrays: dict[str, np.ndarray]) -> dict[str, PCA]:
-    """The maps by scaler, as this stage stored them."""
-    parts: dict[str, dict[str, np.ndarray]] = {}
-    for key, value in arrays.items():
-        kind, _, name = key.partition("/")
-        parts.setdefault(kind, {})[name] = value
-    return {kind: PCA.from_arrays(part) for kind, part in parts.items()}

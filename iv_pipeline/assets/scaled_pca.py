@@ -3,11 +3,10 @@
 import dagster as dg
 import numpy as np
 
-from iv_pipeline.assets.pca import maps_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import map_rows
-from iv_pipeline.learn.pca import Projection
+from iv_pipeline.learn.pca import Projection, unpack_maps
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import VectorTable, as_matrix, read_table
@@ -27,7 +26,7 @@ def scaled_pca(
     statistics: dict[str, np.ndarray],
 ) -> Result:
     """Each image's vector under each scaler, reduced to its principal components."""
-    maps = maps_of(pca)
+    maps = unpack_maps(pca)
     projection = Projection(list(maps.values()))
     table = init.derive(
         {kind: m.n_components for kind, m in maps.items()},

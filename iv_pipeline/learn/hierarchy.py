@@ -51,10 +51,15 @@ class DensityClusters:
         Cluster of each row, −1 for noise, shape ``(n_rows,)``, int32.
     probabilities
         How firmly each row belongs to its cluster, in [0, 1], 0 for noise, shape ``(n_rows,)``, float32.
+    reach, closest
+        Largest and smallest mutual reachability at which rows join each cluster, shape ``(n_clusters,)``,
+        float32: what is farther away than `reach` is no part of it, what is as near as `closest` belongs surely.
     """
 
     labels: NDArray[np.int32]
     probabilities: NDArray[np.float32]
+    reach: NDArray[np.float32]
+    closest: NDArray[np.float32]
 
 
 def build_hierarchy(X: NDArray[np.float32], graph: NeighborGraph, min_samples: int) -> Hierarchy:
@@ -201,15 +206,29 @@ def extract_hdbscan(
     scores
         GLOSH, in [0, 1], shape ``(n_rows,)``, float32 (Campello et al. 2015).
     """
-    from hdbscan._hdbscan_tree import condense_tree, outlier_scores
+    from hdbscan._hdbscan_tree import outlier_scores
     from hdbscan.hdbscan_ import _tree_to_labels
 
-    labels, probabilities, _, _, _ = _tree_to_labels(
+    labels, probabilities, _, tree, _ = _tree_to_labels(
         None, hierarchy.linkage, min_cluster_size=min_cluster_size, cluster_selection_method=method
     )
-    scores = outlier_scores(condense_tree(hierarchy.linkage, min_cluster_size))
-    clusters = DensityClusters(labels.astype(np.int32), probabilities.astype(np.float32))
+    scores = outlier_scores(tree)
+    reach, closest = _reaches(tree, labels)
+    clusters = DensityClusters(labels.astype(np.int32), probabilities.astype(np.float32), reach, closest)
     return clusters, np.nan_to_num(scores, nan=1.0).clip(0, 1).astype(np.float32)
+
+
+def _reaches(tree: Any, labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the rows of each cluster join it, farthest and nearest, by the condensed tree."""
+    rows = tree[tree["child"] < len(labels)]
+    of = labels[rows["child"]]
+    inside = of >= 0
+    joins = 1 / rows["lambda_val"][inside]  # the tree speaks of densities, the inverse of distances
+    n_clusters = int(labels.max(initial=-1)) + 1
+    reach, closest = np.zeros(n_clusters), np.full(n_clusters, np.inf)
+    np.maximum.at(reach, of[inside], joins)
+    np.minimum.at(closest, of[inside], joins)
+    return reach.astype(np.float32), closest.astype(np.float32)
 
 
 def extract_dbscan(
@@ -237,7 +256,9 @@ def extract_dbscan(
     labels[border] = neighbor_labels[border, reached[border].argmax(axis=1)]
     density = np.where(hierarchy.core_distances > 0, eps / np.maximum(hierarchy.core_distances, 1e-30), 1)
     probabilities = np.where(labels >= 0, np.minimum(density, 1), 0)
-    return DensityClusters(_compact(labels), probabilities.astype(np.float32))
+    labels = _compact(labels)
+    reach = np.full(labels.max(initial=-1) + 1, eps, np.float32)
+    return DensityClusters(labels, probabilities.astype(np.float32), reach, np.zeros_like(reach))
 
 
 def _compact(labels: NDArray[np.int32]) -> NDArray[np.int32]:

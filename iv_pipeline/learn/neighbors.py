@@ -125,6 +125,28 @@ def tune_cells(
     return cells, n_probes, (rows[n_each:], truth[n_each:])
 
 
+class NeighborSearch:
+    """Nearest points of rows that are none of the points: exact for few points, by way of cells for many.
+
+    Parameters
+    ----------
+    X
+        The points, shape ``(n_points, n_features)``, float32, finite.
+    seed
+        Of the cells and of the points that say how many to look into.
+    """
+
+    def __init__(self, X: NDArray[np.float32], seed: int = 0) -> None:
+        if len(X) <= EXACT_ROWS:
+            self._cells, self._n_probes = fit_cells(X, seed), len(X)
+        else:
+            self._cells, self._n_probes, _ = tune_cells(X, seed)
+
+    def __call__(self, X: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Indices and distances of the points nearest to each row, ``(n_rows, min(k, n_points))``."""
+        return self._cells.search(X, min(k, len(self._cells.rows)), self._n_probes)
+
+
 def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     """The `k` points nearest to each query by exact search, shape ``(n_queries, k)``, nearest first."""
     import faiss

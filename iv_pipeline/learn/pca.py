@@ -78,6 +78,22 @@ class PCA:
         return cls(**{**arrays, "total_variance": float(arrays["total_variance"])})  # type: ignore[arg-type]
 
 
+def pack_maps(maps: Mapping[str, PCA]) -> dict[str, NDArray[Any]]:
+    """The maps behind several scalers as plain arrays, ``<scaler>/<array>``."""
+    return {
+        f"{scaler}/{key}": value for scaler, pca in maps.items() for key, value in pca.to_arrays().items()
+    }
+
+
+def unpack_maps(arrays: Mapping[str, NDArray[Any]]) -> dict[str, PCA]:
+    """The inverse of `pack_maps`."""
+    parts: dict[str, dict[str, NDArray[Any]]] = {}
+    for key, value in arrays.items():
+        scaler, _, name = key.partition("/")
+        parts.setdefault(scaler, {})[name] = value
+    return {scaler: PCA.from_arrays(part) for scaler, part in parts.items()}
+
+
 def fit_pca(statistics: Statistics, scaler: Scaler, variance: float, max_components: int) -> PCA:
     """The fewest components of the scaled data that keep a share of its variance.
 

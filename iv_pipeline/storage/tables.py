@@ -173,13 +173,19 @@ def as_matrix(column: pa.FixedSizeListArray) -> NDArray[Any]:
     return matrix
 
 
-def table_from_arrays(columns: Mapping[str, Any], batch_rows: int = BATCH_ROWS) -> VectorTable:
+def table_from_arrays(
+    columns: Mapping[str, Any],
+    batch_rows: int = BATCH_ROWS,
+    metadata: Mapping[bytes, bytes] | None = None,
+) -> VectorTable:
     """A table of whole columns in memory: arrays, 2-D arrays (vectors) or Arrow arrays."""
     arrays = {
         name: as_vectors(values) if isinstance(values, np.ndarray) and values.ndim == 2 else pa.array(values)
         for name, values in columns.items()
     }
     whole = pa.RecordBatch.from_pydict(arrays)
+    if metadata:
+        whole = whole.replace_schema_metadata(dict(metadata))
     return VectorTable(
         whole.schema, whole.num_rows, lambda i: whole.slice(i * batch_rows, batch_rows), batch_rows
     )

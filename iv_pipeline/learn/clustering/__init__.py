@@ -1,10 +1,18 @@
 """Clustering algorithms, a module each, behind one small protocol."""
 
 from iv_pipeline.learn.clustering.agglomerative import Agglomerative
-from iv_pipeline.learn.clustering.base import NOISE, Algorithm, Clustering, Space
-from iv_pipeline.learn.clustering.density import DBSCAN, HDBSCAN
+from iv_pipeline.learn.clustering.base import (
+    NOISE,
+    Algorithm,
+    Attachment,
+    Clustering,
+    Model,
+    PrototypeModel,
+    Space,
+)
+from iv_pipeline.learn.clustering.density import DBSCAN, HDBSCAN, NeighborModel
 from iv_pipeline.learn.clustering.kmeans import KMeans, MiniBatchKMeans
-from iv_pipeline.learn.clustering.mixture import GaussianMixture
+from iv_pipeline.learn.clustering.mixture import GaussianMixture, MixtureModel
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
@@ -12,4 +20,15 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 """Every algorithm by its name, in the order in which they are tried."""
 
-__all__ = ["ALGORITHMS", "NOISE", "Algorithm", "Clustering", "Space"]
+__all__ = [
+    "ALGORITHMS",
+    "NOISE",
+    "Algorithm",
+    "Attachment",
+    "Clustering",
+    "MixtureModel",
+    "Model",
+    "NeighborModel",
+    "PrototypeModel",
+    "Space",
+]

@@ -108,11 +108,32 @@ class Space:
 
 
 class Model(Protocol):
-    """What assigns rows to clusters."""
+    """What assigns rows to clusters; its fields are arrays and numbers, so that it can be stored as such."""
 
     def predict(self, X: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster and confidence in [0, 1] of each row of `X`, both of shape ``(n_rows,)``."""
         ...
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """How a new row attaches itself to the groups of rows that a density method found.
+
+    Attributes
+    ----------
+    reach, closest
+        Distances beyond which a row is no part of each cluster, and within which it surely is; float32, shape
+        ``(n_clusters,)``.
+    min_samples
+        Neighbours that make a point dense; distances are mutual reachabilities. 0 for plain distances.
+    eps
+        Only points that are dense within so far have others attached to them; infinite for all points.
+    """
+
+    reach: NDArray[np.float32]
+    closest: NDArray[np.float32]
+    min_samples: int = 0
+    eps: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -129,12 +150,15 @@ class Clustering:
         What the algorithm was run with, derived values included.
     model
         Assigns other rows; None for methods whose clusters are groups of the rows themselves.
+    attachment
+        Of those: how other rows attach themselves to the groups.
     """
 
     labels: NDArray[np.int32]
     confidence: NDArray[np.float32]
     parameters: dict[str, Any]
     model: Model | None = None
+    attachment: Attachment | None = None
 
     @property
     def n_clusters(self) -> int:

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iv_pipeline.learn.clustering.base import Clustering, Space
+from iv_pipeline.learn.clustering.base import NOISE, Attachment, Clustering, Space
 from iv_pipeline.learn.hierarchy import extract_dbscan, extract_hdbscan
+from iv_pipeline.learn.neighbors import NeighborSearch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from numpy.typing import NDArray
 
     from iv_pipeline.learn.hierarchy import DensityClusters
 
@@ -37,7 +40,8 @@ class HDBSCAN:
         method = parameters["cluster_selection_method"]
         clusters, _ = extract_hdbscan(space.hierarchy, size, method)
         resolved = {"min_cluster_size": size, "min_samples": space.min_samples}
-        return _clustering(clusters, {**parameters, **resolved})
+        attachment = Attachment(clusters.reach, clusters.closest, space.min_samples)
+        return _clustering(clusters, {**parameters, **resolved}, attachment)
 
 
 class DBSCAN:
@@ -54,8 +58,68 @@ class DBSCAN:
         """Cut the hierarchy of `space` at the distance that the given share of rows is dense within."""
         eps = float(np.quantile(space.hierarchy.core_distances, parameters["core_quantile"]))
         clusters = extract_dbscan(space.hierarchy, space.graph, eps, SMALLEST_CLUSTER)
-        return _clustering(clusters, {**parameters, "eps": eps, "min_samples": space.min_samples})
+        resolved = {"eps": eps, "min_samples": space.min_samples}
+        attachment = Attachment(clusters.reach, clusters.closest, eps=eps)
+        return _clustering(clusters, {**parameters, **resolved}, attachment)
 
 
-def _clustering(clusters: DensityClusters, parameters: dict[str, Any]) -> Clustering:
-    return Clustering(clusters.labels, clusters.probabilities, parameters)
+def _clustering(clusters: DensityClusters, parameters: dict[str, Any], attachment: Attachment) -> Clustering:
+    return Clustering(clusters.labels, clusters.probabilities, parameters, attachment=attachment)
+
+
+class NeighborModel:
+    """Each row belongs to the cluster of the point that it reaches most easily, or to none if that is far.
+
+    What `hdbscan.approximate_predict` does, from the neighbours among all points of the fit.
+
+    Parameters
+    ----------
+    X
+        The points of the fit, shape ``(n_points, n_features)``, float32, finite.
+    labels
+        Cluster of each, −1 for noise, shape ``(n_points,)``.
+    core_distances
+        Of each, shape ``(n_points,)``, float32.
+    attachment
+        The rule.
+    seed
+        Of the search.
+    """
+
+    def __init__(
+        self,
+        X: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        core_distances: NDArray[np.float32],
+        attachment: Attachment,
+        seed: int = 0,
+    ) -> None:
+        dense = core_distances <= attachment.eps
+        if not dense.all():
+            X, labels, core_distances = X[dense], labels[dense], core_distances[dense]
+        self._search = NeighborSearch(X, seed)
+        self._labels = labels
+        self._core_distances = core_distances
+        self._attachment = attachment
+
+    def predict(self, X: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Cluster and confidence in [0, 1] of each row of `X`, both of shape ``(n_rows,)``; −1 is noise."""
+        rule = self._attachment
+        indices, reach = self._search(X, max(1, 2 * rule.min_samples))
+        if rule.min_samples:
+            core = self._core_distances[indices]
+            own = reach[:, min(rule.min_samples, reach.shape[1]) - 1, None]
+            own = np.where(reach[:, :1] == 0, core[:, :1], own)  # a point of the fit is not its own neighbour
+            reach = np.maximum(np.maximum(reach, own), core)
+        best = reach.argmin(axis=1)[:, None]
+        labels = self._labels[np.take_along_axis(indices, best, axis=1)[:, 0]]
+        reach = np.take_along_axis(reach, best, axis=1)[:, 0]
+        inside = labels != NOISE
+        # rounding must not put out the row that reach was taken from
+        inside[inside] = reach[inside] <= rule.reach[labels[inside]] * (1 + 1e-5)
+        confidence = np.zeros(len(X), np.float32)
+        closest = rule.closest[labels[inside]] if rule.min_samples else rule.reach[labels[inside]]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sure = np.where(reach[inside] <= closest, 1, closest / reach[inside])
+        confidence[inside] = sure
+        return np.where(inside, labels, NOISE).astype(np.int32), confidence

@@ -1,0 +1,124 @@
+import hdbscan
+import numpy as np
+import pytest
+from sklearn.datasets import make_blobs
+
+from iv_pipeline.engine import ArrayBatches
+from iv_pipeline.learn import neighbors
+from iv_pipeline.learn.clustering import ALGORITHMS, Attachment, Clustering, NeighborModel, Space
+from iv_pipeline.learn.labelling import Labeller, numbers_of, rule_from_arrays, rule_to_arrays
+from iv_pipeline.learn.pca import fit_pca
+from iv_pipeline.learn.scaling import fit_scaler
+from iv_pipeline.learn.statistics import compute_statistics
+
+SPREAD = np.linspace(0.5, 1.5, 6)
+
+
+def blobs(n_rows: int = 1500, seed: int = 2) -> np.ndarray:
+    centers = make_blobs(6, centers=6, n_features=5, random_state=9)[0]
+    return make_blobs(n_rows, centers=centers, cluster_std=SPREAD, random_state=seed)[0].astype(np.float32)
+
+
+def density_model(X: np.ndarray, name: str) -> tuple[NeighborModel, Clustering]:
+    space = Space(X)
+    parameters = {"hdbscan": ALGORITHMS["hdbscan"].grid((6,))[2], "dbscan": {"core_quantile": 0.7}}[name]
+    clustering = ALGORITHMS[name].fit(space, parameters)
+    assert clustering.attachment is not None
+    core = space.hierarchy.core_distances
+    return NeighborModel(X, clustering.labels, core, clustering.attachment), clustering
+
+
+@pytest.mark.parametrize("name", ["hdbscan", "dbscan"])
+def test_rows_of_the_fit_are_labelled_as_the_fit_did(name: str) -> None:
+    X = blobs()
+    model, clustering = density_model(X, name)
+    labels, confidence = model.predict(X)
+    assert np.mean(labels == clustering.labels) >= 0.97
+    assert clustering.n_clusters >= 5
+    assert ((confidence > 0) == (labels >= 0)).all()
+    assert confidence.max() <= 1
+
+
+def test_new_rows_are_labelled_as_the_reference_does() -> None:
+    X, new = blobs(), blobs(500, seed=3)
+    model, clustering = density_model(X, "hdbscan")
+    reference = hdbscan.HDBSCAN(
+        clustering.parameters["min_cluster_size"], min_samples=10, prediction_data=True
+    ).fit(X.astype(np.float64))
+    expected, _ = hdbscan.approximate_predict(reference, new.astype(np.float64))
+    found, _ = model.predict(new)
+    same = clustering.labels >= 0
+    number = numbers_of(reference.labels_[same], clustering.labels[same])
+    assert np.mean(np.where(expected >= 0, number[expected], -1) == found) >= 0.95
+
+
+@pytest.mark.parametrize("name", ["hdbscan", "dbscan"])
+def test_a_row_far_from_everything_is_in_no_cluster(name: str) -> None:
+    model, _ = density_model(blobs(), name)
+    labels, confidence = model.predict(np.full((1, 5), 500, np.float32))
+    assert labels.tolist() == [-1]
+    assert confidence.tolist() == [0]
+
+
+def test_cells_serve_new_rows_when_there_are_many_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, new = blobs(6000), blobs(500, seed=3)
+    exact, _ = density_model(X, "hdbscan")
+    monkeypatch.setattr(neighbors, "EXACT_ROWS", 1000)
+    by_cells, _ = density_model(X, "hdbscan")
+    assert np.mean(exact.predict(new)[0] == by_cells.predict(new)[0]) >= 0.98
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_how_an_algorithm_assigns_rows_survives_storage(name: str) -> None:
+    clustering = ALGORITHMS[name].fit(Space(blobs()), ALGORITHMS[name].grid((6,))[0])
+    rule = clustering.model or clustering.attachment
+    restored = rule_from_arrays(rule_to_arrays(clustering))
+    assert type(restored) is type(rule)
+    for field, value in vars(rule).items():
+        np.testing.assert_array_equal(getattr(restored, field), value)
+    if isinstance(restored, Attachment):
+        assert isinstance(restored.min_samples, int)
+        assert isinstance(restored.eps, float)
+
+
+def labeller() -> tuple[Labeller, np.ndarray, np.ndarray]:
+    X = blobs() * np.float32(100) + np.float32(7)
+    statistics = compute_statistics(ArrayBatches(X))
+    pca = fit_pca(statistics, fit_scaler("standard", statistics), 0.9, 4)
+    clustering = ALGORITHMS["kmeans"].fit(Space(pca.transform(X)), {"n_clusters": 6})
+    assert clustering.model is not None
+    numbers = np.array([5, 3, 4, 0, 1, 2], np.int32)
+    return Labeller(pca, clustering.model, numbers), X, numbers[clustering.labels]
+
+
+def test_raw_vectors_get_the_numbers_of_the_fit() -> None:
+    fitted, X, expected = labeller()
+    cluster, confidence = fitted.predict(X)
+    np.testing.assert_array_equal(cluster, expected)
+    np.testing.assert_array_equal(cluster, fitted.predict(ArrayBatches(X, 100))[0])
+    assert confidence.dtype == np.float32
+
+
+def test_rows_with_nan_or_infinity_are_in_no_cluster() -> None:
+    fitted, X, expected = labeller()
+    broken = X.copy()
+    broken[3, 1], broken[7, 0] = np.nan, np.inf
+    cluster, confidence = fitted.predict(broken)
+    assert cluster[[3, 7]].tolist() == [-1, -1]
+    assert confidence[[3, 7]].tolist() == [0, 0]
+    assert (np.delete(cluster, [3, 7]) == np.delete(expected, [3, 7])).all()
+
+
+def test_vectors_of_another_width_are_refused() -> None:
+    fitted, X, _ = labeller()
+    with pytest.raises(ValueError, match="descriptors of 4 features: the fit had 5"):
+        fitted.predict(X[:, :4])
+
+
+def test_no_images_have_no_labels() -> None:
+    fitted, X, _ = labeller()
+    assert [part.shape for part in fitted.predict(X[:0])] == [(0,), (0,)]
+
+
+def test_a_label_that_no_row_of_the_fit_had_is_no_cluster() -> None:
+    assert numbers_of(np.array([0, 2, 2, -1]), np.array([4, 1, 1, -1])).tolist() == [4, -1, 1]

@@ -1,0 +1,59 @@
+"""New images, labelled with what a finished run has learnt."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from iv_pipeline.errors import InputError
+from iv_pipeline.labelling import MODEL_KEY, load_labeller
+from iv_pipeline.learn.clustering import ALGORITHMS
+from iv_pipeline_tests.conftest import PARTITIONS, Finished, Pipeline, reasons
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_the_vectors_of_a_run_get_the_labels_of_its_final_csv(finished: Finished, partition: str) -> None:
+    pipeline = finished.pipeline
+    blocks = pipeline.settings.config.blocks(partition)
+    vectors = np.hstack([pipeline.matrix(block) for block in blocks])
+    cluster, confidence = load_labeller(pipeline.root, partition).predict(vectors)
+    final = pipeline.read("final", partition)
+    assert np.mean(cluster == final["cluster"]) >= 0.99
+    np.testing.assert_allclose(confidence, final["confidence"], atol=1e-3)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_labels_the_images_of_its_fit_again(
+    algorithm: str, again: Callable[..., Pipeline]
+) -> None:
+    chosen = {"file": "descriptors/vdc_type.pickle", "choose": {"algorithm": algorithm}}
+    descriptors = {"vdc_type": chosen, "vdc_color": "descriptors/vdc_color.pickle"}
+    # so few images are dense only by a low standard
+    pipeline = again(descriptors=descriptors, neighbors={"n_neighbors": 15, "min_samples": 2})
+    result = pipeline.materialise(
+        "clustering_trials", "neighbors", "hierarchy", "clusters", partition="vdc_type"
+    )
+    assert result.success, reasons(result)
+    cluster, _ = load_labeller(pipeline.root, "vdc_type").predict(pipeline.matrix("vdc_type"))
+    fitted = pipeline.read("clusters", "vdc_type").column("cluster").to_numpy()
+    assert np.mean(cluster == fitted) >= (0.97 if algorithm in {"hdbscan", "dbscan"} else 0.99)
+
+
+def test_before_a_run_there_is_nothing_to_label_with(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"vdc_type\.arrow is not there: run the pipeline for vdc_type first"
+    ):
+        load_labeller(tmp_path, "vdc_type")
+
+
+def test_clusters_of_an_earlier_version_say_what_to_do(again: Callable[..., Pipeline]) -> None:
+    pipeline = again()
+    table = pipeline.read("clusters", "vdc_type")
+    assert MODEL_KEY in table.schema.metadata
+    scaled = pipeline.path("scaled_pca", "vdc_type")  # like clusters that bring no model
+    target = pipeline.path("clusters", "vdc_type")
+    target.unlink()
+    target.write_bytes(scaled.read_bytes())
+    with pytest.raises(InputError, match="earlier version: materialise clusters of vdc_type again"):
+        load_labeller(pipeline.root, "vdc_type")
