@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,16 +16,15 @@ from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordere
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
 QUARTILES = (0.25, 0.5, 0.75)
 PRODUCT_ROWS = 8192
 """Rows multiplied at once in float32; their products are added up in float64."""
-QUARTILE_BUFFER_BYTES = 64 * 2**20
-"""Columns gathered at once, for each thread."""
+QUARTILE_BUFFER_BYTES = 256 * 2**20
+"""Columns gathered at once, for each thread: the more, the fewer times each row is visited."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,11 @@ class FiniteRows:
 
 @dataclass
 class _Moments:
-    """Sums over some batches of ``z = (x - shift) / scale``."""
+    """Sums over some batches of ``z = (x - shift) / scale``; products of a single batch are float32."""
 
     count: int
     total: NDArray[np.float64]
-    products: NDArray[np.float64]
+    products: NDArray[np.floating[Any]]
     minimum: NDArray[np.float32]
     maximum: NDArray[np.float32]
 
@@ -179,13 +178,7 @@ def compute_statistics(matrix: BatchedMatrix) -> Statistics:
     """
     n_rows, n_features = matrix.shape
     shift, scale = _first_guess(matrix)
-    moments = _Moments(
-        0,
-        np.zeros(n_features),
-        np.zeros((n_features, n_features)),
-        np.full(n_features, np.inf, np.float32),
-        np.full(n_features, -np.inf, np.float32),
-    )
+    moments = _empty_moments(n_features)
     usable = []
     with blas_threads(1):  # the batches run in parallel
         for part, finite in map_rows(lambda rows: _moments(rows, shift, scale), matrix):
@@ -230,20 +223,39 @@ def _moments(
     finite = finite_rows(rows)
     if not finite.all():
         rows = rows[finite]
-    n_features = rows.shape[1]
-    total = np.zeros(n_features)
-    products = np.zeros((n_features, n_features))
-    inverse = 1 / scale
-    for start in range(0, len(rows), PRODUCT_ROWS):
-        z = rows[start : start + PRODUCT_ROWS] - shift
-        z *= inverse
-        total += z.sum(axis=0, dtype=np.float64)
-        # NumPy sees that both are one matrix, multiplies half of it, and lets go of the interpreter meanwhile
-        products += z.T @ z
     if not len(rows):
-        empty = np.full(n_features, np.nan, np.float32)
-        return _Moments(0, total, products, np.fmin(empty, np.inf), np.fmax(empty, -np.inf)), finite
+        return _empty_moments(rows.shape[1]), finite
+    inverse = np.reciprocal(scale)
+    parts = [
+        _shifted_sums(rows[i : i + PRODUCT_ROWS], shift, inverse) for i in range(0, len(rows), PRODUCT_ROWS)
+    ]
+    total, products = parts[0] if len(parts) == 1 else map(_added_up, zip(*parts, strict=True))
     return _Moments(len(rows), total, products, rows.min(axis=0), rows.max(axis=0)), finite
+
+
+def _shifted_sums(
+    rows: NDArray[np.float32], shift: NDArray[np.float32], inverse: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Sums and products of shifted and scaled rows, few enough for products in float32."""
+    z = rows - shift
+    z *= inverse
+    # NumPy sees that both are one matrix, multiplies half of it, and lets go of the interpreter meanwhile
+    return z.sum(axis=0, dtype=np.float64), z.T @ z
+
+
+def _added_up(parts: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.sum(parts, axis=0, dtype=np.float64)
+    return total
+
+
+def _empty_moments(n_features: int) -> _Moments:
+    return _Moments(
+        0,
+        np.zeros(n_features),
+        np.zeros((n_features, n_features)),
+        np.full(n_features, np.inf, np.float32),
+        np.full(n_features, -np.inf, np.float32),
+    )
 
 
 def compute_quantiles(
