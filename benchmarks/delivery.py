@@ -223,8 +223,8 @@ class _Surface:
         return points
 
 
-def feature_blocks(name: str, plan: Plan, seed: int) -> Iterator[NDArray[np.float32]]:
-    """The features of descriptor `name`, block by block, computed on threads.
+def feature_blocks(name: str, plan: Plan, seed: int, first_block: int = 0) -> Iterator[NDArray[np.float32]]:
+    """The features of descriptor `name`, block by block from `first_block` on, computed on threads.
 
     Yields
     ------
@@ -245,10 +245,10 @@ def feature_blocks(name: str, plan: Plan, seed: int) -> Iterator[NDArray[np.floa
     types, colors, views = (draw(of, part) for part, of in enumerate((TYPES, COLORS, VIEWS)))
     layer = rng.standard_normal((network.n_latent, network.n_features), dtype=np.float32)
     of_vehicles, of_photos = (_Surface.draw(rng, parts[part] * spread) for part in (3, 4))
-    blocks = plan.blocks()
+    blocks = plan.blocks()[first_block:]
 
-    def compute(index: int) -> NDArray[np.float32]:
-        rng, rows = np.random.default_rng([seed, stream, index]), blocks[index]
+    def compute(i: int) -> NDArray[np.float32]:
+        rng, rows = np.random.default_rng([seed, stream, first_block + i]), blocks[i]
         vehicle = plan.vehicle[rows]
         latent = types[plan.type[vehicle]] + colors[plan.color[vehicle]] + views[plan.view[rows]]
         latent += of_vehicles.points(rng, _VEHICLES_PER_BLOCK)[vehicle - vehicle[0]]

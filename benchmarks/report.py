@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.run import RESULTS, STAGES
 from benchmarks.tables import (
     comparison_table,
+    engine_table,
+    labelled_table,
     limited_sentences,
     markdown,
     seconds,
     stage_table,
     usual_sentences,
+    whole_sentence,
 )
 from iv_pipeline.errors import InputError
 
@@ -40,6 +43,7 @@ Written by `make benchmark ROWS=…` (or `python -m benchmarks.run`, then `pytho
 - *anonymous MB*: the most memory that cannot be read again from a file; *mapped MB*: page cache behind memory
   maps, which the kernel takes back when it needs it. Both are sampled every 20 ms over the process tree.
 - *read MB*, *written MB*: from and to the disk as the kernel counts them; what the page cache has is not read.
+- Labelling: loading is reading the model and, where it asks for neighbours, sorting the points of the fit.
 - The usual way is `pickle.load`, a scaler, scikit-learn's `PCA(0.9)` with the solver that it picks, `KMeans(5)`.
   Its seconds, and those of the stages that they are compared with, leave imports out; *processes s* has them, once
   for each stage, where a run of the pipeline has them once.
@@ -82,6 +86,14 @@ def write_report(results: Path) -> None:
     limited = [run for record in records for run in record.get("limited", [])]
     if limited:
         parts += ["## Within a limit of memory", "\n".join(f"- {s}" for s in limited_sentences(limited))]
+    for record in records:
+        if "engines" in record:
+            parts += [
+                f"## Engines for {record['neighbors']} neighbours of {record['rows']:,} rows",
+                f"`{record['command']}`",
+                _when(record),
+                engine_table(record["engines"]),
+            ]
     ordered = sorted(
         (r for r in records if "stages" in r), key=lambda r: (r["rows"], r["date"]), reverse=True
     )
@@ -89,17 +101,26 @@ def write_report(results: Path) -> None:
     results.with_name("RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _section(record: Record) -> str:
+def _when(record: Record) -> str:
     machine = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record["machine"].items())
+    return f"{record['date']} UTC, commit {record['commit'] or 'unknown'}; {machine}."
+
+
+def _section(record: Record) -> str:
     parts = [
         f"## {record['rows']:,} rows",
         f"`{record['command']}`",
-        f"{record['date']} UTC, commit {record['commit'] or 'unknown'}; {machine}.",
+        _when(record),
     ]
     if record["usual"]:
         parts.append(comparison_table(record["stages"], record["usual"]))
         parts.append("\n".join(f"- {sentence}" for sentence in usual_sentences(record["usual"])))
-    return "\n\n".join(part for part in [*parts, stage_table(record["stages"])] if part)
+    if "whole" in record:
+        parts.append(whole_sentence(record["whole"]))
+    parts.append(stage_table(record["stages"]) if record["stages"] else "")
+    if record.get("labelled"):
+        parts += ["New rows labelled with what was learnt:", labelled_table(record["labelled"])]
+    return "\n\n".join(part for part in parts if part)
 
 
 def growth_of(records: Iterable[Record]) -> Growth:

@@ -24,11 +24,13 @@ from benchmarks.machine import commit_of, describe_machine
 from benchmarks.site import CONFIG, MIB, REPOSITORY, Site, needed_bytes
 from benchmarks.tables import (
     comparison_table,
+    labelled_table,
     limited_sentences,
     megabytes,
     seconds,
     stage_table,
     usual_sentences,
+    whole_sentence,
 )
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import SCALERS, load_config
@@ -41,6 +43,7 @@ RESULTS = Path(__file__).parent / "results.json"
 STAGES = (*PREPARE, *FULL_PIPELINE, *SUMMARISE)
 LIMITED = ("init", "statistics", "pca", "scaled_pca")
 """The chain that runs under ``--limit-anonymous``."""
+NEW_ROWS = 100_000
 PRIVATE = ("work", "results", "keep")
 """Options that say where things lie, not what is measured."""
 
@@ -64,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", action="store_true", help="with small pictures, so that image_quality has work to do")
     add("--descriptors", nargs="+", help="partitions to run; all by default")
     add("--stages", nargs="+", choices=STAGES, default=list(STAGES), metavar="STAGE", help="all by default")
+    add(
+        "--whole",
+        action="store_true",
+        help="the whole run in one process, as `make run` does, instead of stages",
+    )
     add("--usual", action=argparse.BooleanOptionalAction, default=True, help="measure the usual way as well")
     add("--usual-scalers", nargs="+", choices=SCALERS, default=["standard"], help="of the usual way")
     add("--usual-limit", type=float, default=3600, metavar="SECONDS", help="after which it is ended")
@@ -72,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="MIB",
         help="that it may map; 90 %% of what is available by default",
+    )
+    add(
+        "--new-rows",
+        type=int,
+        metavar="ROWS",
+        help="to label with each model; as many as --rows by default, 100,000 at most, 0 for none",
     )
     add(
         "--limit-anonymous", type=int, metavar="MIB", help=f"only run {', '.join(LIMITED)} within this memory"
@@ -107,7 +121,7 @@ def _run(given: argparse.Namespace, command: str) -> int:
     for name in descriptors:
         config.blocks(name)  # refuses unknown ones
     site = Site(given.work.absolute(), config)
-    _require_room(site, needed_bytes(given.rows, config, descriptors, given.keep))
+    _require_room(site, needed_bytes(given.rows, config, descriptors, given.keep or given.whole))
     record: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M"),
         "command": command,
@@ -125,15 +139,28 @@ def _run(given: argparse.Namespace, command: str) -> int:
         if given.limit_anonymous:
             record["limited"] = _limited(site, descriptors, given)
         else:
-            record["stages"] = list(_stages(site, descriptors, given))
+            record["labelled"], record["stages"] = [], []
+            if given.whole:
+                record["whole"] = site.whole(descriptors)
+                _say(whole_sentence(record["whole"]))
+                record["labelled"] = [
+                    _labelled(site, name, given) for name in descriptors if _new_rows(given)
+                ]
+            else:
+                record["stages"] = list(_stages(site, descriptors, given, record["labelled"]))
             record["usual"] = list(_usual(site, descriptors, given)) if given.usual else []
     finally:
         if not given.keep:
             shutil.rmtree(site.folder, ignore_errors=True)
-    _append(given.results, record)
+    append_record(given.results, record)
     _show(record)
-    measured = record.get("stages") or [s for run in record["limited"] for s in run["stages"]]
-    return 0 if all(stage["succeeded"] for stage in measured) else 1
+    measured = [
+        *record.get("stages", []),
+        *record.get("labelled", []),
+        *([record["whole"]] if given.whole else []),
+    ]
+    measured += [stage for run in record.get("limited", []) for stage in run["stages"]]
+    return 0 if all(each["succeeded"] for each in measured) else 1
 
 
 def _require_room(site: Site, needed: int) -> None:
@@ -155,8 +182,13 @@ def _require_room(site: Site, needed: int) -> None:
         )
 
 
-def _stages(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Measure the stages, chain by chain; a chain ends with the first that fails."""
+def _stages(
+    site: Site, descriptors: Sequence[str], given: argparse.Namespace, labelled: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Measure the stages, chain by chain; a chain ends with the first that fails.
+
+    Where clusters were made, their models label new rows; what that took is added to `labelled`.
+    """
     chains: list[tuple[tuple[str, ...], str | None]] = [(PREPARE, None)]
     chains += [(FULL_PIPELINE, name) for name in descriptors]
     for stages, descriptor in [*chains, (SUMMARISE, None)]:
@@ -167,8 +199,20 @@ def _stages(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -
             yield measured
             if not measured["succeeded"]:
                 break
+            if descriptor and stage == "clusters" and _new_rows(given):
+                labelled.append(_labelled(site, descriptor, given))
         if descriptor and not given.keep:
             site.discard(descriptor)
+
+
+def _new_rows(given: argparse.Namespace) -> int:
+    return min(given.rows, NEW_ROWS) if given.new_rows is None else int(given.new_rows)
+
+
+def _labelled(site: Site, descriptor: str, given: argparse.Namespace) -> dict[str, Any]:
+    labelled = site.label(descriptor, given.rows, _new_rows(given), given.seed)
+    _say(labelled_table([labelled]))
+    return labelled
 
 
 def _usual(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -214,7 +258,7 @@ def _told(measured: dict[str, Any]) -> dict[str, Any]:
     return measured
 
 
-def _append(results: Path, record: dict[str, Any]) -> None:
+def append_record(results: Path, record: dict[str, Any]) -> None:
     """Add a record to the file of results; the file is replaced when it is whole."""
     records = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
     temporary = results.with_name(f".{results.name}.{os.getpid()}.tmp")
@@ -226,7 +270,10 @@ def _show(record: dict[str, Any]) -> None:
     if "limited" in record:
         _say("", *limited_sentences(record["limited"]))
         return
-    _say("", stage_table(record["stages"]))
+    if record["stages"]:
+        _say("", stage_table(record["stages"]))
+    if record["labelled"]:
+        _say("", labelled_table(record["labelled"]))
     if record["usual"]:
         if compared := comparison_table(record["stages"], record["usual"]):
             _say("", compared)

@@ -142,6 +142,47 @@ class Site:
             **usage.to_dict(),
         }
 
+    def whole(self, descriptors: Sequence[str]) -> dict[str, Any]:
+        """Run every stage of some descriptors in one process, as ``make run`` does; what it took."""
+        log = self.folder / "whole.log"
+        command = [sys.executable, "-m", "iv_pipeline.cli", "run", *descriptors]
+        usage = watch(command, self.environment, log)
+        succeeded = usage.returncode == 0
+        return {
+            "descriptors": list(descriptors),
+            "succeeded": succeeded,
+            "reason": "" if succeeded else last_error(log, usage),
+            **usage.to_dict(),
+        }
+
+    def label(self, descriptor: str, fitted: int, rows: int, seed: int) -> dict[str, Any]:
+        """Label new rows by every algorithm of a finished descriptor in a process of its own; what that took."""
+        log, steps = self.folder / "labelling.log", self.folder / "labelling.jsonl"
+        steps.write_text("", encoding="utf-8")
+        command = [sys.executable, "-m", "benchmarks.labelling", str(self.root), descriptor]
+        command += [
+            "--config",
+            str(CONFIG),
+            "--fitted",
+            str(fitted),
+            "--rows",
+            str(rows),
+            "--seed",
+            str(seed),
+        ]
+        command += ["--algorithms", *self.config.trials.algorithms, "--steps", str(steps)]
+        usage = watch(command, self.environment, log)
+        succeeded = usage.returncode == 0
+        return {
+            "descriptor": descriptor,
+            "rows": rows,
+            "fitted": fitted,
+            "succeeded": succeeded,
+            "reason": "" if succeeded else last_error(log, usage),
+            "algorithms": [json.loads(line) for line in steps.read_text(encoding="utf-8").splitlines()],
+            **usage.to_dict(),
+        }
+
     def discard(self, descriptor: str) -> None:
         """Remove the large files of a descriptor that no further stage reads."""
         for stage in PASSING:

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
 
     Measured = Mapping[str, Any]
 
-REDUCING = ("init", "statistics", "scaled", "pca", "scaled_pca")
+REDUCING = ("init", "statistics", "pca", "scaled_pca")
 """The stages that do what the usual way does by loading, scaling and PCA, for three scalers at once."""
+STORING = ("scaled",)
+"""The stage that stores the scaled vectors, which nobody needs on the way to the reduced ones."""
 CLUSTERING = ("clustering_trials", "neighbors", "hierarchy", "clusters")
 """The stages that choose and fit the clustering."""
 
@@ -63,6 +65,9 @@ def _comparison_rows(way: Measured, stages: Sequence[Measured]) -> Iterable[list
     reducing = _of(stages, way["descriptor"], REDUCING)
     if reducing:
         yield _compare(way, before, ("load", "scale", "pca"), reducing)
+    storing = _of(stages, way["descriptor"], STORING)
+    if reducing and storing:
+        yield _compare(way, "and store the scaled vectors", ("load", "scale", "pca"), [*reducing, *storing])
     clustering = _of(stages, way["descriptor"], CLUSTERING)
     if reducing and clustering:
         what = "and cluster (usual: KMeans, k = 5; pipeline: trials, graph, all algorithms)"
@@ -108,6 +113,64 @@ def _usual_sentence(way: Measured) -> str:
     ]
     end = "" if way["succeeded"] else f"; did not end: {way['reason']}"
     return f"{way['descriptor']}, {' and '.join(way['scalers'])}: {', '.join(steps) or 'nothing'}{end}"
+
+
+def whole_sentence(whole: Measured) -> str:
+    """What the whole run took, in one process."""
+    if not whole["succeeded"]:
+        return f"FAILED: the whole run, `make run`: {whole['reason']}"
+    minutes, rest = divmod(round(whole["wall_seconds"]), 60)
+    return (
+        f"The whole run, `make run`, one process for {', '.join(whole['descriptors'])}: {minutes} min {rest} s "
+        f"({seconds(whole['cpu_seconds'])} s of CPU), at most {megabytes(whole['anonymous_bytes'])} MB of "
+        f"anonymous memory; {megabytes(whole['read_bytes'])} MB read from the disk, "
+        f"{megabytes(whole['written_bytes'])} MB written to it."
+    )
+
+
+def labelled_table(labelled: Sequence[Measured]) -> str:
+    """What labelling new rows took, by every algorithm."""
+    header = [
+        "descriptor",
+        "algorithm",
+        "rows of the fit",
+        "new rows",
+        "loading s",
+        "labelling s",
+        "in no cluster",
+    ]
+    rows = [
+        [
+            run["descriptor"],
+            line["algorithm"],
+            f"{run['fitted']:,}",
+            f"{run['rows']:,}",
+            seconds(line["load_seconds"]),
+            seconds(line["label_seconds"]),
+            f"{line['noise_share']:.1%}",
+        ]
+        for run in labelled
+        for line in run["algorithms"]
+    ]
+    rows += [[run["descriptor"], f"FAILED: {run['reason']}", *[""] * 5] for run in labelled if run["reason"]]
+    return markdown(header, rows)
+
+
+def engine_table(engines: Iterable[Measured]) -> str:
+    """What finding the neighbours took, by every engine."""
+    header = ["descriptor", "engine", "features", "seconds", "recall@15", "how"]
+    rows = [
+        [
+            e["descriptor"],
+            e["engine"],
+            str(e["n_features"]),
+            seconds(e["seconds"]),
+            f"{e['recall']:.3f}",
+            e["how"],
+        ]
+        for e in engines
+    ]
+    return markdown(header, rows)
 
 
 def limited_sentences(runs: Iterable[Measured]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.labelling import MODEL_KEY, load_labeller
+from iv_pipeline.labelling import MODELS_KEY, load_labeller
 from iv_pipeline.learn.clustering import ALGORITHMS
 from iv_pipeline_tests.conftest import PARTITIONS, Finished, Pipeline, reasons
 
@@ -40,6 +40,21 @@ def test_every_algorithm_labels_the_images_of_its_fit_again(
     assert np.mean(cluster == fitted) >= (0.97 if algorithm in {"hdbscan", "dbscan"} else 0.99)
 
 
+@pytest.mark.parametrize("algorithm", ["kmeans", "gaussianmixture", "agglomerative", "dbscan"])
+def test_other_algorithms_than_the_winner_label_too(finished: Finished, algorithm: str) -> None:
+    pipeline = finished.pipeline
+    fitted = pipeline.read("clusters", "vdc_color").column(f"label_{algorithm}").to_numpy()
+    labeller = load_labeller(pipeline.root, "vdc_color", algorithm)
+    assert np.mean(labeller.predict(pipeline.matrix("vdc_color"))[0] == fitted) >= 0.97
+
+
+def test_an_algorithm_that_did_not_run_is_named_with_those_that_did(finished: Finished) -> None:
+    with pytest.raises(
+        InputError, match=r"no clusters by 'birch', only by agglomerative, dbscan, .*, kmeans"
+    ):
+        load_labeller(finished.pipeline.root, "vdc_color", "birch")
+
+
 def test_before_a_run_there_is_nothing_to_label_with(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"vdc_type\.arrow is not there: run the pipeline for vdc_type first"
@@ -50,7 +65,7 @@ def test_before_a_run_there_is_nothing_to_label_with(tmp_path: Path) -> None:
 def test_clusters_of_an_earlier_version_say_what_to_do(again: Callable[..., Pipeline]) -> None:
     pipeline = again()
     table = pipeline.read("clusters", "vdc_type")
-    assert MODEL_KEY in table.schema.metadata
+    assert MODELS_KEY in table.schema.metadata
     scaled = pipeline.path("scaled_pca", "vdc_type")  # like clusters that bring no model
     target = pipeline.path("clusters", "vdc_type")
     target.unlink()

@@ -10,7 +10,7 @@ from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.labelling import pack_model
+from iv_pipeline.labelling import pack_models
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
 from iv_pipeline.learn.labelling import numbers_of, rule_to_arrays
 from iv_pipeline.learn.numbering import carry_over, number_by_size
@@ -53,7 +53,7 @@ def clusters(
     counts = {}
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
-    model: dict[bytes, bytes] = {}
+    rules, numbers = {}, {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
         algorithm = ALGORITHMS[trial["algorithm"]]
         clustering = algorithm.fit(space, json.loads(trial["tried"]))
@@ -61,16 +61,17 @@ def clusters(
         labels[usable] = number_by_size(clustering.labels)
         columns[f"label_{algorithm.name}"] = labels
         counts[algorithm.name] = clustering.n_clusters
+        rules[algorithm.name] = rule_to_arrays(clustering)
         context.log.info("clusters · %s · %d clusters", algorithm.name, clustering.n_clusters)
         if trial["won"]:
             cluster = carry_over(labels, _previous(settings, context.partition_key, columns[IMAGE_PATH]))
             confidence[usable] = clustering.confidence
-            model = pack_model(rule_to_arrays(clustering), numbers_of(clustering.labels, cluster[usable]))
+        numbers[algorithm.name] = numbers_of(clustering.labels, (cluster if trial["won"] else labels)[usable])
     columns |= {"cluster": cluster, "confidence": confidence}
     sizes = pd.Series(cluster[usable]).value_counts().sort_index()
     noise = float((cluster[usable] == NOISE).mean())
     return Result(
-        table_from_arrays(columns, metadata=model),
+        table_from_arrays(columns, metadata=pack_models(rules, numbers, winner["algorithm"])),
         lambda: {
             "scaler": scaler,
             "algorithm": winner["algorithm"],

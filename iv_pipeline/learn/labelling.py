@@ -65,6 +65,15 @@ def numbers_of(labels: NDArray[np.integer[Any]], clusters: NDArray[np.integer[An
     return numbers
 
 
+def labels_of(clusters: NDArray[np.integer[Any]], numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The inverse of `numbers_of`: the label behind the number of each row; noise stays −1."""
+    labels = np.full(int(clusters.max(initial=NOISE)) + 2, NOISE, np.int32)  # the last answers for noise, −1
+    used = numbers != NOISE
+    labels[numbers[used]] = np.flatnonzero(used)
+    behind: NDArray[np.int32] = labels[clusters]
+    return behind
+
+
 @dataclass(frozen=True)
 class Labeller:
     """Labels images by their raw descriptors, with what was learnt on others.

@@ -6,7 +6,7 @@ from sklearn.datasets import make_blobs
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.clustering import ALGORITHMS, Attachment, Clustering, NeighborModel, Space
-from iv_pipeline.learn.labelling import Labeller, numbers_of, rule_from_arrays, rule_to_arrays
+from iv_pipeline.learn.labelling import Labeller, labels_of, numbers_of, rule_from_arrays, rule_to_arrays
 from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
@@ -121,4 +121,6 @@ def test_no_images_have_no_labels() -> None:
 
 
 def test_a_label_that_no_row_of_the_fit_had_is_no_cluster() -> None:
-    assert numbers_of(np.array([0, 2, 2, -1]), np.array([4, 1, 1, -1])).tolist() == [4, -1, 1]
+    numbers = numbers_of(np.array([0, 2, 2, -1]), np.array([4, 1, 1, -1]))
+    assert numbers.tolist() == [4, -1, 1]
+    assert labels_of(np.array([4, 1, 1, -1]), numbers).tolist() == [0, 2, 2, -1]
