@@ -1,12 +1,14 @@
-"""Near points by way of cells: k-means cells, and a product of matrices between each cell and those near it.
+"""Near points by way of cells: k-means cells, and products of matrices between a cell and all that look into it.
 
-The queries of one cell look into the same cells, so that their distances are one matrix product, which runs at
-the speed of the processor where an inverted file that looks query by query runs at the speed of memory. How many
+Each query looks into the cells whose centroids are nearest to it. Queries that lie close to each other are
+searched together: those that look into the same cell meet its points in one matrix product, which runs at the
+speed of the processor, where an inverted file that goes query by query runs at the speed of memory. How many
 cells it takes follows from a sample: of the true neighbours of its rows it is known in which cells they lie.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,21 +17,46 @@ import numpy as np
 from iv_pipeline.engine import blas_threads, map_ordered, n_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from numpy.typing import NDArray
 
-CELL_ROWS = 400
-"""Rows of a cell on average: enough for fast products, few enough that cells are small."""
-TRAINING_ROWS_PER_CELL = 40
-TRAINING_ROUNDS = 6
-QUERY_ROWS = 512
-"""Queries multiplied at once; their distances to a block of points fit a core's cache."""
-FIRST_POINTS = 1_600
-"""Points of the nearest cells, whose best bound what is worth looking at in the others."""
-BLOCK_POINTS = 1_200
-ASSIGN_ROWS = 8192
+    Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+    """Queries, positions of points, and their squared distances less the square of the query."""
+
+CELL_ROWS = 200
+"""Rows of a cell on average: few enough that cells are small, enough for fast products."""
+GROUP_ROWS = 8_000
+"""Rows of a group of cells on average; k-means makes groups first, then the cells within each."""
+TRAINING_ROWS = 200
+"""Rows of a group that its place is learnt from."""
+TRAINING_ROUNDS = 8
+BLOCK_QUERIES = 8_192
+"""Queries of one group that are searched together."""
+FIRST_POINTS = 600
+"""Points of the cells nearest to a query's own, whose best bound what is worth keeping of the others."""
+HORIZON_SHARE = 0.998
+"""Of the neighbours in the probed cells, the share whose cells a block of queries has within its horizon."""
+NEARER_PART = 4
+"""One of so many parts of a query's cells is looked into first."""
+SETTLING_ROUNDS = 1
+"""Rounds in which rows move to the nearest of all cells near their group, and cells to their middle."""
+SETTLING_CELLS = 1_000
 DIFFERENCE_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far to look.
+
+    Attributes
+    ----------
+    n_probes
+        Cells that each query looks into.
+    horizon
+        Cells near a block of queries among which each query finds its own.
+    """
+
+    n_probes: int
+    horizon: int
 
 
 @dataclass(frozen=True)
@@ -40,10 +67,14 @@ class Cells:
     ----------
     middle
         Subtracted from everything, shape ``(n_features,)``, float32: norms of points far from the origin cancel.
+    groups
+        Centroids of the groups, shape ``(n_groups, n_features)``, float32.
+    group_starts
+        Where the cells of each group begin, and where the last ends, shape ``(n_groups + 1,)``, int64.
     centroids
         Of the cells, shape ``(n_cells, n_features)``, float32.
     starts
-        Where each cell begins among the points, and where the last one ends, shape ``(n_cells + 1,)``, int64.
+        Where the points of each cell begin, and where the last ends, shape ``(n_cells + 1,)``, int64.
     rows
         Row that each point was, shape ``(n_points,)``, int32.
     points
@@ -51,6 +82,8 @@ class Cells:
     """
 
     middle: NDArray[np.float32]
+    groups: NDArray[np.float32]
+    group_starts: NDArray[np.int64]
     centroids: NDArray[np.float32]
     starts: NDArray[np.int64]
     rows: NDArray[np.int32]
@@ -62,16 +95,12 @@ class Cells:
         return len(self.centroids)
 
     def assign(self, X: NDArray[np.float32]) -> NDArray[np.int32]:
-        """The cell of each row, that of the nearest centroid, shape ``(n_rows,)``."""
-        return _assign(X, self.middle, self.centroids)
+        """The cell of each row, the nearest of those near its group, shape ``(n_rows,)``."""
+        X = X - self.middle
+        return _settle(X, _members(X, self.groups), self.groups, self.centroids)
 
-    def near(self, cell: int) -> NDArray[np.int64]:
-        """All cells by the distance of their centroids from that of `cell`, itself first."""
-        distance = np.square(self.centroids - self.centroids[cell]).sum(axis=1)
-        return np.argsort(distance, kind="stable")
-
-    def probes_for(self, X: NDArray[np.float32], neighbors: NDArray[np.integer[Any]], share: float) -> int:
-        """How many cells hold a share of the true neighbours of some rows.
+    def reach_for(self, X: NDArray[np.float32], neighbors: NDArray[np.integer[Any]], share: float) -> Reach:
+        """How far to look for a share of the true neighbours of some rows.
 
         Parameters
         ----------
@@ -84,18 +113,17 @@ class Cells:
         """
         cells = np.empty(len(self.rows), np.int32)
         cells[self.rows] = np.repeat(np.arange(self.n_cells), np.diff(self.starts))
-        home = self.assign(X)
-        ranks = np.empty(neighbors.shape, np.int64)
-        for own in np.unique(home):
-            place = np.empty(self.n_cells, np.int64)
-            place[self.near(own)] = np.arange(self.n_cells)
-            ranks[home == own] = place[cells[neighbors[home == own]]]
-        return int(np.sort(ranks, axis=None)[int(np.ceil(share * ranks.size)) - 1]) + 1
+        wanted = cells[neighbors]
+        own = _ranks(X - self.middle, self.centroids, wanted)
+        n_probes = _quantile(own, share)
+        group = np.searchsorted(self.group_starts, self.assign(X), side="right") - 1
+        of_group = _ranks(self.groups[group], self.centroids, wanted)
+        return Reach(n_probes, max(n_probes, _quantile(of_group[own < n_probes], HORIZON_SHARE)))
 
     def search(
-        self, X: NDArray[np.float32], k: int, n_probes: int
+        self, X: NDArray[np.float32], k: int, reach: Reach
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The `k` nearest points of each row that lie in the cells near its own.
+        """The `k` nearest points of each row that lie in the cells near it.
 
         Parameters
         ----------
@@ -103,8 +131,8 @@ class Cells:
             Shape ``(n_rows, n_features)``, float32, finite.
         k
             At most the number of points.
-        n_probes
-            Cells to look into; more where those hold fewer than `k` points.
+        reach
+            How far to look; farther where the nearest cells hold fewer than `k` points.
 
         Returns
         -------
@@ -117,124 +145,233 @@ class Cells:
         distances = np.empty((len(X), k), np.float32)
         home = self.assign(X)
         order = np.argsort(home, kind="stable")
-        ends = np.searchsorted(home[order], np.arange(self.n_cells + 1))
-        groups = [
-            (cell, order[begin : min(begin + QUERY_ROWS, ends[cell + 1])])
-            for cell in range(self.n_cells)
-            for begin in range(ends[cell], ends[cell + 1], QUERY_ROWS)
+        ends = np.searchsorted(home[order], self.group_starts)
+        blocks = [
+            order[begin : min(begin + BLOCK_QUERIES, end)]
+            for start, end in itertools.pairwise(ends)
+            for begin in range(start, end, BLOCK_QUERIES)
         ]
 
         def search(i: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            cell, queries = groups[i]
-            return self._search_together(X[queries] - self.middle, cell, k, n_probes)
+            return self._search_block(X[blocks[i]] - self.middle, home[blocks[i]], k, reach)
 
-        with blas_threads(1):  # groups are searched side by side
-            for (_, queries), (found, apart) in zip(groups, map_ordered(search, len(groups)), strict=True):
+        with blas_threads(1):  # blocks are searched side by side
+            for queries, (found, apart) in zip(blocks, map_ordered(search, len(blocks)), strict=True):
                 indices[queries] = self.rows[found]
                 distances[queries] = apart
         return indices, distances
 
-    def _search_together(
-        self, queries: NDArray[np.float32], cell: int, k: int, n_probes: int
+    def _search_block(
+        self, queries: NDArray[np.float32], home: NDArray[np.int32], k: int, reach: Reach
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Positions and distances of the points nearest to queries that share a cell."""
-        near = self.near(cell)
-        sizes = np.cumsum(self.starts[near + 1] - self.starts[near])
-        enough = int(np.searchsorted(sizes, k)) + 1
-        first = max(enough, min(n_probes, int(np.searchsorted(sizes, FIRST_POINTS)) + 1))
+        """Positions and distances of the points nearest to queries of one group, sorted by cell."""
         # |q - p|² less |q|² is one product: (-2 q, 1) · (p, |p|²)
         doubled = np.hstack([-2 * queries, np.ones((len(queries), 1), np.float32)])
-        positions, points = self._gather(near[:first])
-        squared = doubled @ points.T
-        best = np.argpartition(squared, k - 1, axis=1)[:, :k]
-        bound = np.take_along_axis(squared, best, axis=1)
-        best = positions[best]
-        limit = bound.max(axis=1, keepdims=True)
-        hits = [_below(doubled, limit, *self._gather(block)) for block in self._blocks(near[first:n_probes])]
-        if hits:
-            best = _best_of(best, bound, hits)
+        group = np.searchsorted(self.group_starts, home[0], side="right") - 1
+        near = self._enough(_by_distance(self.groups[group], self.centroids), k, reach.horizon)
+        near = np.concatenate([near, np.setdiff1d(home, near)])  # each query's own cell in any case
+        best = np.empty((len(queries), k), np.int64)
+        bound = np.empty((len(queries), k), np.float32)
+        nearer, probed = _nearest_few(doubled, self.centroids[near], reach.n_probes)
+        for own in np.unique(home):
+            part = slice(*np.searchsorted(home, [own, own + 1]))
+            order = _by_distance(self.centroids[own], self.centroids[near])
+            first = order[: len(self._enough(near[order], max(k, FIRST_POINTS), 1))]
+            best[part], bound[part] = self._all_of(doubled[part], near[first], k)
+            nearer[part, first] = probed[part, first] = False
+        for probes in (nearer, probed):  # what the nearer ones bring spares most of what the others hold
+            hits = self._below(doubled, bound.max(axis=1), near, probes)
+            best, bound = _best_of(best, bound, hits)
         return _by_difference(queries, self.points, best)
 
-    def _blocks(self, cells: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Cells in runs of about `BLOCK_POINTS` points."""
+    def _enough(self, cells: NDArray[np.int64], n_points: int, n_cells: int) -> NDArray[np.int64]:
+        """The first of `cells`: at least `n_cells` of them, and so many that they hold `n_points` points."""
         sizes = np.cumsum(self.starts[cells + 1] - self.starts[cells])
-        return iter(np.split(cells, np.flatnonzero(np.diff(sizes // BLOCK_POINTS)) + 1) if len(cells) else [])
+        return cells[: max(n_cells, int(np.searchsorted(sizes, n_points)) + 1)]
 
-    def _gather(self, cells: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Positions and points of some cells."""
+    def _all_of(
+        self, doubled: NDArray[np.float32], cells: NDArray[np.int64], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions and distances of the `k` best of all points of some cells."""
         spans = [(self.starts[c], self.starts[c + 1]) for c in cells]
         positions = np.concatenate([np.arange(*span) for span in spans])
-        return positions, np.concatenate([self.points[slice(*span)] for span in spans])
+        squared = doubled @ np.concatenate([self.points[slice(*span)] for span in spans]).T
+        best = np.argpartition(squared, k - 1, axis=1)[:, :k]
+        return positions[best], np.take_along_axis(squared, best, axis=1)
+
+    def _below(
+        self,
+        doubled: NDArray[np.float32],
+        limit: NDArray[np.float32],
+        cells: NDArray[np.int64],
+        probes: NDArray[np.bool_],
+    ) -> list[Hits]:
+        """Points nearer to a query than its limit, of the cells that it probes, ``(n_queries, n_cells)``."""
+        hits = []
+        for cell, those in zip(cells, map(np.flatnonzero, np.ascontiguousarray(probes.T)), strict=True):
+            start, end = self.starts[cell : cell + 2]
+            if not len(those) or start == end:
+                continue
+            squared = doubled[those] @ self.points[start:end].T
+            found = np.flatnonzero(squared < limit[those, None])
+            row, column = np.divmod(found, end - start)
+            hits.append((those[row], start + column, squared.ravel()[found]))
+        return hits
 
 
 def fit_cells(X: NDArray[np.float32], seed: int = 0) -> Cells:
-    """Sort rows into cells of about `CELL_ROWS`.
+    """Sort rows into groups of about `GROUP_ROWS`, and into cells of about `CELL_ROWS` within each.
 
     Parameters
     ----------
     X
         Shape ``(n_rows, n_features)``, float32, finite.
     seed
-        Of the cells' centroids.
+        Of the centroids.
     """
+    n_rows = len(X)
+    middle = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+    n_groups = max(1, n_rows // GROUP_ROWS)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(n_rows, min(n_rows, n_groups * TRAINING_ROWS), replace=False))
+    groups = _centroids(X[chosen] - middle, n_groups, seed)
+    X = X - middle
+    members = _members(X, groups)
+    parts = [_centroids(X[rows], max(1, len(rows) // CELL_ROWS), seed) for rows in members]
+    group_starts = np.cumsum([0, *map(len, parts)])
+    centroids = np.concatenate(parts)
+    for _ in range(SETTLING_ROUNDS):
+        centroids = _means(X, _settle(X, members, groups, centroids), centroids)
+    home = _settle(X, members, groups, centroids)
+    rows = np.argsort(home, kind="stable").astype(np.int32)
+    starts = np.searchsorted(home[rows], np.arange(len(centroids) + 1))
+    points = np.empty((n_rows, X.shape[1] + 1), np.float32)
+
+    def fill(i: int) -> None:
+        part = slice(i * BLOCK_QUERIES, (i + 1) * BLOCK_QUERIES)
+        points[part, :-1] = X[rows[part]]
+        points[part, -1] = np.square(points[part, :-1]).sum(axis=1)
+
+    list(map_ordered(fill, -(-n_rows // BLOCK_QUERIES)))
+    return Cells(middle, groups, group_starts, centroids, starts, rows, points)
+
+
+def _members(X: NDArray[np.float32], groups: NDArray[np.float32]) -> list[NDArray[np.int64]]:
+    """The rows of each group, ascending."""
+    group = _nearest(X, groups)
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.searchsorted(group[order], np.arange(1, len(groups))))
+
+
+def _settle(
+    X: NDArray[np.float32],
+    members: list[NDArray[np.int64]],
+    groups: NDArray[np.float32],
+    centroids: NDArray[np.float32],
+) -> NDArray[np.int32]:
+    """The cell of each row: the nearest of the `SETTLING_CELLS` nearest to its group."""
+    home = np.empty(len(X), np.int32)
+
+    def settle(g: int) -> None:
+        near = _by_distance(groups[g], centroids)[:SETTLING_CELLS]
+        doubled, norms = -2 * centroids[near].T, np.square(centroids[near]).sum(axis=1)
+        for rows in np.split(members[g], range(BLOCK_QUERIES, len(members[g]), BLOCK_QUERIES)):
+            home[rows] = near[(X[rows] @ doubled + norms).argmin(axis=1)]
+
+    with blas_threads(1):
+        list(map_ordered(settle, len(members)))
+    return home
+
+
+def _means(
+    X: NDArray[np.float32], home: NDArray[np.int32], otherwise: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The mean of the rows of each cell; what it was where there are none."""
+    order = np.argsort(home, kind="stable")
+    starts = np.searchsorted(home[order], np.arange(len(otherwise) + 1))
+
+    def mean(cell: int) -> NDArray[np.float32]:
+        rows = order[starts[cell] : starts[cell + 1]]
+        middle: NDArray[np.float32] = X[rows].mean(axis=0) if len(rows) else otherwise[cell]
+        return middle
+
+    return np.stack(list(map_ordered(mean, len(otherwise))))
+
+
+def _centroids(X: NDArray[np.float32], n: int, seed: int) -> NDArray[np.float32]:
+    """`n` centroids of k-means; the origin where there is nothing."""
+    if n >= len(X):
+        return X.copy() if len(X) else np.zeros((1, X.shape[1]), np.float32)
     import faiss
 
     faiss.omp_set_num_threads(n_workers())
-    n_rows, n_features = X.shape
-    n_cells = max(1, n_rows // CELL_ROWS)
-    middle = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.choice(n_rows, min(n_rows, n_cells * TRAINING_ROWS_PER_CELL), replace=False))
     kmeans = faiss.Kmeans(
-        n_features, n_cells, niter=TRAINING_ROUNDS, seed=seed + 1, min_points_per_centroid=1
+        X.shape[1],
+        n,
+        niter=TRAINING_ROUNDS,
+        seed=seed + 1,
+        min_points_per_centroid=1,
+        max_points_per_centroid=2**30,
     )
-    kmeans.train(X[chosen] - middle)
-    centroids = np.asarray(kmeans.centroids, np.float32)
-    home = _assign(X, middle, centroids)
-    order = np.argsort(home, kind="stable").astype(np.int32)
-    points = np.empty((n_rows, n_features + 1), np.float32)
-    for begin in range(0, n_rows, ASSIGN_ROWS):
-        part = slice(begin, begin + ASSIGN_ROWS)
-        points[part, :-1] = X[order[part]] - middle
-        points[part, -1] = np.square(points[part, :-1]).sum(axis=1)
-    starts = np.searchsorted(home[order], np.arange(n_cells + 1))
-    return Cells(middle, centroids, starts, order, points)
+    kmeans.train(np.ascontiguousarray(X))
+    return np.asarray(kmeans.centroids, np.float32)
 
 
-def _assign(
-    X: NDArray[np.float32], middle: NDArray[np.float32], centroids: NDArray[np.float32]
-) -> NDArray[np.int32]:
+def _nearest(X: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The nearest centroid of each row, shape ``(n_rows,)``."""
     norms = np.square(centroids).sum(axis=1)
     doubled = np.ascontiguousarray(-2 * centroids.T)
 
-    def assign(i: int) -> NDArray[np.int32]:
-        rows = X[i * ASSIGN_ROWS : (i + 1) * ASSIGN_ROWS] - middle
+    def nearest(i: int) -> NDArray[np.int32]:
+        rows = X[i * BLOCK_QUERIES : (i + 1) * BLOCK_QUERIES]
         return np.asarray((rows @ doubled + norms).argmin(axis=1), np.int32)
 
     with blas_threads(1):
-        parts = list(map_ordered(assign, -(-len(X) // ASSIGN_ROWS)))
+        parts = list(map_ordered(nearest, -(-len(X) // BLOCK_QUERIES)))
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
 
-def _below(
-    doubled: NDArray[np.float32],
-    limit: NDArray[np.float32],
-    positions: NDArray[np.int64],
-    points: NDArray[np.float32],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Queries, positions and squared distances of the pairs nearer than each query's limit."""
-    squared = doubled @ points.T
-    hits = np.flatnonzero(squared < limit)
-    queries, columns = np.divmod(hits, len(points))
-    return queries, positions[columns], squared.ravel()[hits]
+def _by_distance(point: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+    return np.argsort(np.square(centroids - point).sum(axis=1), kind="stable")
+
+
+def _nearest_few(
+    doubled: NDArray[np.float32], centroids: NDArray[np.float32], n: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which centroids are nearest to each query, and which come next up to `n`, ``(n_queries, n_centroids)``."""
+    squared = doubled @ np.vstack([centroids.T, np.square(centroids).sum(axis=1)])
+    n = min(n, len(centroids))
+    few = max(n // NEARER_PART, 1)
+    limits = np.partition(squared, [few - 1, n - 1], axis=1)[:, [few - 1, n - 1], None]
+    nearer = squared <= limits[:, 0]
+    return nearer, (squared <= limits[:, 1]) & ~nearer
+
+
+def _ranks(
+    points: NDArray[np.float32], centroids: NDArray[np.float32], wanted: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
+    """How many centroids are nearer to each point than the wanted ones are, shape of `wanted`."""
+    ranks = np.empty(wanted.shape, np.int64)
+    norms = np.square(centroids).sum(axis=1)
+    for begin in range(0, len(points), 64):
+        part = slice(begin, begin + 64)
+        squared = norms - 2 * points[part] @ centroids.T
+        place = squared.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        ranks[part] = np.take_along_axis(place, wanted[part], axis=1)
+    return ranks
+
+
+def _quantile(ranks: NDArray[np.int64], share: float) -> int:
+    """So many cells that a share of the ranks lies among them."""
+    return int(np.sort(ranks, axis=None)[int(np.ceil(share * ranks.size)) - 1]) + 1
 
 
 def _best_of(
-    best: NDArray[np.int64],
-    bound: NDArray[np.float32],
-    hits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]],
-) -> NDArray[np.int64]:
-    """The best positions of each query, among those that it has and those that were hit."""
+    best: NDArray[np.int64], bound: NDArray[np.float32], hits: list[Hits]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best positions of each query and their distances, of those that it has and those that were hit."""
+    if not hits:
+        return best, bound
     queries, positions, squared = (np.concatenate(parts) for parts in zip(*hits, strict=True))
     order = np.argsort(queries, kind="stable")
     queries = queries[order]
@@ -247,7 +384,7 @@ def _best_of(
     candidates[:, :k], values[:, :k] = best, bound
     candidates[queries, k + column], values[queries, k + column] = positions[order], squared[order]
     kept = np.argpartition(values, k - 1, axis=1)[:, :k]
-    return np.take_along_axis(candidates, kept, axis=1)
+    return np.take_along_axis(candidates, kept, axis=1), np.take_along_axis(values, kept, axis=1)
 
 
 def _by_difference(

@@ -14,7 +14,7 @@ import numpy as np
 
 from iv_pipeline.engine import n_workers
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.cells import Cells, fit_cells
+from iv_pipeline.learn.cells import Cells, Reach, fit_cells
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,7 @@ EXACT_ROWS = 20_000
 RECALL_QUERIES = 1_000
 """Rows whose exact neighbours say how many cells to look into, and as many that say how well it went."""
 RECALL_NEIGHBORS = 15
-RECALL_AIM = 0.96
+RECALL_AIM = 0.965
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,18 @@ def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> N
     n_neighbors = min(n_neighbors, len(X) - 1)
     if len(X) <= EXACT_ROWS:
         return _exact_graph(X, n_neighbors)
-    cells, n_probes, (judged, truth) = tune_cells(X, seed)
-    indices, distances = cells.search(X, n_neighbors + 1, n_probes)
+    cells, reach, (judged, truth) = tune_cells(X, seed)
+    indices, distances = cells.search(X, n_neighbors + 1, reach)
     kept = _not_self(indices, np.arange(len(X)))
     indices, distances = indices[kept].reshape(len(X), -1), distances[kept].reshape(len(X), -1)
     recall = _recall(truth, indices[judged])
-    return NeighborGraph(indices, distances, recall, cells.n_cells, n_probes)
+    return NeighborGraph(indices, distances, recall, cells.n_cells, reach.n_probes)
 
 
 def tune_cells(
     X: NDArray[np.float32], seed: int = 0
-) -> tuple[Cells, int, tuple[NDArray[np.int64], NDArray[np.int32]]]:
-    """Cells of the rows, how many to look into, and rows with their exact neighbours to judge it by.
+) -> tuple[Cells, Reach, tuple[NDArray[np.int64], NDArray[np.int32]]]:
+    """Cells of the rows, how far to look, and rows with their exact neighbours to judge it by.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def tune_cells(
     -------
     cells
         Of all rows.
-    n_probes
-        Cells that hold `RECALL_AIM` of the neighbours of sampled rows.
+    reach
+        Of `RECALL_AIM` of the neighbours of sampled rows.
     judges
         Other rows, and their `RECALL_NEIGHBORS` nearest neighbours.
     """
@@ -121,8 +121,8 @@ def tune_cells(
     rows = np.random.default_rng(seed).choice(len(X), 2 * n_each, replace=False)
     found = nearest(X[rows], X, min(RECALL_NEIGHBORS + 1, len(X)))
     truth = found[_not_self(found, rows)].reshape(len(rows), -1)
-    n_probes = cells.probes_for(X[rows[:n_each]], truth[:n_each], RECALL_AIM)
-    return cells, n_probes, (rows[n_each:], truth[n_each:])
+    reach = cells.reach_for(X[rows[:n_each]], truth[:n_each], RECALL_AIM)
+    return cells, reach, (rows[n_each:], truth[n_each:])
 
 
 class NeighborSearch:
@@ -138,13 +138,14 @@ class NeighborSearch:
 
     def __init__(self, X: NDArray[np.float32], seed: int = 0) -> None:
         if len(X) <= EXACT_ROWS:
-            self._cells, self._n_probes = fit_cells(X, seed), len(X)
+            self._cells = fit_cells(X, seed)
+            self._reach = Reach(self._cells.n_cells, self._cells.n_cells)
         else:
-            self._cells, self._n_probes, _ = tune_cells(X, seed)
+            self._cells, self._reach, _ = tune_cells(X, seed)
 
     def __call__(self, X: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Indices and distances of the points nearest to each row, ``(n_rows, min(k, n_points))``."""
-        return self._cells.search(X, min(k, len(self._cells.rows)), self._n_probes)
+        return self._cells.search(X, min(k, len(self._cells.rows)), self._reach)
 
 
 def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -> NDArray[np.int32]:

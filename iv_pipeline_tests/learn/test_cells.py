@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
 from iv_pipeline.learn import cells
-from iv_pipeline.learn.cells import fit_cells
+from iv_pipeline.learn.cells import Reach, fit_cells
 
 
 def blobs(n_rows: int, n_features: int = 6, seed: int = 0) -> np.ndarray:
@@ -18,9 +18,10 @@ def blobs(n_rows: int, n_features: int = 6, seed: int = 0) -> np.ndarray:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes at which a few hundred rows pass through every branch."""
     monkeypatch.setattr(cells, "CELL_ROWS", 20)
-    monkeypatch.setattr(cells, "QUERY_ROWS", 8)
+    monkeypatch.setattr(cells, "GROUP_ROWS", 100)
+    monkeypatch.setattr(cells, "TRAINING_ROWS", 50)
+    monkeypatch.setattr(cells, "BLOCK_QUERIES", 16)
     monkeypatch.setattr(cells, "FIRST_POINTS", 30)
-    monkeypatch.setattr(cells, "BLOCK_POINTS", 50)
 
 
 @given(
@@ -31,7 +32,7 @@ def test_looking_into_all_cells_is_exact_search(n_rows: int, k: int, seed: int, 
     X = blobs(n_rows, seed=seed) + np.float32(offset)
     queries = blobs(37, seed=seed + 1) + np.float32(offset)
     found = fit_cells(X, seed)
-    indices, distances = found.search(queries, k, found.n_cells)
+    indices, distances = found.search(queries, k, Reach(found.n_cells, found.n_cells))
     expected, _ = NearestNeighbors(n_neighbors=k).fit(X.astype(np.float64)).kneighbors(queries)
     np.testing.assert_allclose(distances, expected, rtol=1e-3, atol=1e-3)
     of_indices = np.linalg.norm(X[indices].astype(np.float64) - queries[:, None], axis=2)
@@ -43,39 +44,38 @@ def test_as_many_cells_are_probed_as_the_share_of_true_neighbours_takes(share: f
     X = blobs(2000)
     found = fit_cells(X)
     truth = NearestNeighbors(n_neighbors=3).fit(X).kneighbors(return_distance=False)
-    n_probes = found.probes_for(X, truth, share)
-
-    def recall(probes: int) -> float:
-        indices, _ = found.search(X, 4, probes)
-        return float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, indices, strict=True)]))
-
-    assert recall(n_probes) >= share
-    assert n_probes == 1 or recall(n_probes - 1) < share
+    reach = found.reach_for(X, truth, share)
+    indices, _ = found.search(X, 4, reach)
+    recall = np.mean([np.isin(t, f).mean() for t, f in zip(truth, indices, strict=True)])
+    assert share - 0.01 <= recall
+    assert 1 <= reach.n_probes <= reach.horizon <= found.n_cells
+    if share < 1:
+        assert reach.n_probes < found.n_cells / 3
 
 
 def test_cells_with_too_few_points_are_not_the_only_ones_looked_into() -> None:
     X = blobs(200)
     found = fit_cells(X)
-    indices, distances = found.search(X[:5], 120, 1)
+    indices, distances = found.search(X[:5], 120, Reach(1, 1))
     assert np.isfinite(distances).all()
     assert all(len(set(row)) == 120 for row in indices.tolist())
 
 
 def test_equal_points_are_exactly_zero_apart() -> None:
     X = np.repeat(blobs(40) + 1000, 10, axis=0)
-    _, distances = fit_cells(X).search(X, 10, 3)
+    _, distances = fit_cells(X).search(X, 10, Reach(3, 5))
     assert not distances.any()
 
 
 def test_one_seed_gives_the_same_neighbours_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     X = blobs(600)
-    first = fit_cells(X, 3).search(X, 7, 4)
+    first = fit_cells(X, 3).search(X, 7, Reach(4, 9))
     monkeypatch.setenv("IV_THREADS", "1")
-    second = fit_cells(X, 3).search(X, 7, 4)
+    second = fit_cells(X, 3).search(X, 7, Reach(4, 9))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_no_queries_have_no_neighbours() -> None:
-    indices, distances = fit_cells(blobs(100)).search(np.empty((0, 6), np.float32), 3, 2)
+    indices, distances = fit_cells(blobs(100)).search(np.empty((0, 6), np.float32), 3, Reach(2, 2))
     assert indices.shape == distances.shape == (0, 3)
