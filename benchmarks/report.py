@@ -20,6 +20,7 @@ from benchmarks.tables import (
     stage_table,
     usual_sentences,
     whole_sentence,
+    whole_table,
 )
 from iv_pipeline.errors import InputError
 
@@ -116,7 +117,7 @@ def _section(record: Record) -> str:
         parts.append(comparison_table(record["stages"], record["usual"]))
         parts.append("\n".join(f"- {sentence}" for sentence in usual_sentences(record["usual"])))
     if "whole" in record:
-        parts.append(whole_sentence(record["whole"]))
+        parts += [whole_sentence(record["whole"]), whole_table(record["whole"])]
     parts.append(stage_table(record["stages"]) if record["stages"] else "")
     if record.get("labelled"):
         parts += ["New rows labelled with what was learnt:", labelled_table(record["labelled"])]
@@ -127,7 +128,7 @@ def growth_of(records: Iterable[Record]) -> Growth:
     """Seconds that stages report, by descriptor and stage and then by rows; the latest of equal sizes."""
     growth: Growth = {}
     for record in records:
-        for stage in record.get("stages", []):
+        for stage in [*record.get("stages", []), *record.get("whole", {}).get("stages", [])]:
             if stage["succeeded"]:
                 key = (stage["descriptor"] or "", stage["stage"])
                 growth.setdefault(key, {})[record["rows"]] = stage["stage_seconds"]

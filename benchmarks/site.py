@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.delivery import NETWORKS, delivery_bytes, write_delivery
 from benchmarks.watch import Usage, watch
+from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import SCALERS, PipelineConfig
 from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIG = REPOSITORY / "pipeline.yaml"
@@ -152,8 +153,18 @@ class Site:
             "descriptors": list(descriptors),
             "succeeded": succeeded,
             "reason": "" if succeeded else last_error(log, usage),
+            "stages": list(self._reported(descriptors)) if succeeded else [],
             **usage.to_dict(),
         }
+
+    def _reported(self, descriptors: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What every stage of the last whole run said that it took."""
+        chains: list[tuple[Sequence[str], str | None]] = [(PREPARE, None)]
+        chains += [(FULL_PIPELINE, name) for name in descriptors]
+        for stages, descriptor in [*chains, (SUMMARISE, None)]:
+            for stage in stages:
+                seconds = self._reported_seconds(stage, descriptor)
+                yield {"stage": stage, "descriptor": descriptor, "succeeded": True, "stage_seconds": seconds}
 
     def label(self, descriptor: str, fitted: int, rows: int, seed: int) -> dict[str, Any]:
         """Label new rows by every algorithm of a finished descriptor in a process of its own; what that took."""

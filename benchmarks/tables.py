@@ -128,6 +128,21 @@ def whole_sentence(whole: Measured) -> str:
     )
 
 
+def whole_table(whole: Measured) -> str:
+    """Seconds that each stage of a whole run reported: a row a stage, a column a descriptor."""
+    shared = [stage for stage in whole["stages"] if stage["descriptor"] is None]
+    rows = [
+        [stage["stage"], "once", seconds(stage["stage_seconds"]), *[""] * len(whole["descriptors"])]
+        for stage in shared
+    ]
+    by = {(s["stage"], s["descriptor"]): s["stage_seconds"] for s in whole["stages"] if s["descriptor"]}
+    rows += [
+        [name, "each", "", *(seconds(by[name, d]) for d in whole["descriptors"])]
+        for name in dict.fromkeys(stage for stage, _ in by)
+    ]
+    return markdown(["stage", "made", "all, s", *(f"{d}, s" for d in whole["descriptors"])], rows)
+
+
 def labelled_table(labelled: Sequence[Measured]) -> str:
     """What labelling new rows took, by every algorithm."""
     header = [

@@ -22,10 +22,11 @@ from threadpoolctl import threadpool_limits
 from iv_pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 BATCH_ROWS = 8192
@@ -171,6 +172,13 @@ def map_batches(function: Callable[[int], T], n: int) -> Iterator[T]:
     if _scheduler is None:
         return map_ordered(function, n)
     return _map_on_cluster([(function, i) for i in range(n)], _scheduler)
+
+
+def map_each(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+    """Yield ``function(item)`` of all items in order; a worker is sent nothing but the item."""
+    if _scheduler is None:
+        return map_ordered(lambda i: function(items[i]), len(items))
+    return _map_on_cluster(((function, item) for item in items), _scheduler)
 
 
 def map_rows(function: Callable[[NDArray[np.float32]], T], matrix: BatchedMatrix) -> Iterator[T]:

@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from upath import UPath
@@ -23,6 +25,7 @@ from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import FiniteRows, compute_statistics
 from iv_pipeline.storage.scaled import scaled_table
 from iv_pipeline.storage.tables import VectorTable, as_matrix, read_table, table_from_arrays, write_table
+from iv_pipeline_tests.conftest import Finished, Pipeline, wait_for
 
 
 class Cluster:
@@ -152,6 +155,31 @@ def test_a_worker_killed_in_the_middle_costs_no_result(on_cluster: Cluster) -> N
     assert done + list(results) == [i * i for i in range(40)]
     on_cluster.workers[1].wait()
     on_cluster.workers[1] = on_cluster.add_worker()
+
+
+def test_a_run_completes_though_a_worker_is_killed_in_the_middle(
+    cluster: Cluster, finished: Finished, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    pipeline = make_pipeline(engine={"scheduler": cluster.address})
+
+    def kill_once_init_is_there() -> None:
+        wait_for("Init", pipeline.path("init", "vdc_color").exists)
+        os.kill(cluster.workers[1].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_once_init_is_there)
+    try:
+        assert pipeline.run("prepare").success
+        killer.start()
+        assert pipeline.run("full_pipeline", "vdc_color").success
+    finally:
+        use_cluster(None)
+        killer.join()
+    assert cluster.workers[1].wait() == -signal.SIGKILL
+    cluster.workers[1] = cluster.add_worker()
+    for stage in ("final", "outliers", "image_quality"):
+        partition = None if stage == "image_quality" else "vdc_color"
+        expected, found = (p.read(stage, partition) for p in (finished.pipeline, pipeline))
+        pd.testing.assert_frame_equal(found, expected)
 
 
 @pytest.mark.usefixtures("on_cluster")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from iv_pipeline.engine import map_batches
+from iv_pipeline.engine import map_each
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -168,15 +169,12 @@ def measure_images(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.Dat
         A row per path, in order: `image_path`, the fields of `ImageQuality` (NaN, or 0 for the integers, if
         unreadable) and `error` (missing, or the reason).
     """
-
-    def measure_chunk(index: int) -> pd.DataFrame:
-        return _measure_chunk(paths[index * _CHUNK : (index + 1) * _CHUNK], read)
-
-    chunks = list(map_batches(measure_chunk, -(-len(paths) // _CHUNK)))
-    return pd.concat(chunks, ignore_index=True) if chunks else _measure_chunk([], read)
+    parts = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    chunks = list(map_each(partial(_measure_chunk, read), parts))
+    return pd.concat(chunks, ignore_index=True) if chunks else _measure_chunk(read, [])
 
 
-def _measure_chunk(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.DataFrame:
+def _measure_chunk(read: Callable[[str], bytes], paths: Sequence[str]) -> pd.DataFrame:
     pixels = np.zeros((len(paths), GRID, GRID, 3), np.uint8)
     sizes = np.zeros((len(paths), 2), np.int32)
     errors: list[str | None] = [None] * len(paths)

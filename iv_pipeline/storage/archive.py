@@ -8,6 +8,7 @@ import struct
 import threading
 import zipfile
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from iv_pipeline.errors import DeliveryError
@@ -36,7 +37,8 @@ def normalised(path: str) -> str:
 class ImageArchive:
     """A zip archive of images; its entries are found by normalised path.
 
-    Any number of threads may read from it. Pickled, it is opened again where it is unpickled.
+    Any number of threads may read from it. Pickled, it is opened again where it is unpickled, once in a process:
+    the directory of a large archive takes seconds to read.
 
     Parameters
     ----------
@@ -77,7 +79,8 @@ class ImageArchive:
         return archive
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ImageArchive, (self.path, self.drop, self.add)
+        stat = self.path.stat()
+        return _reopened, (self.path, self.drop, self.add, stat.st_size, stat.st_mtime)
 
     def __len__(self) -> int:
         """Number of entries, folders not counted."""
@@ -115,6 +118,13 @@ class ImageArchive:
     def _found(self, image_paths: Iterable[str], drop: str, add: str) -> int:
         paths = map(normalised, image_paths)
         return sum(add + path.removeprefix(drop) in self._entries for path in paths)
+
+
+@lru_cache(maxsize=1)
+def _reopened(path: UPath, drop: str, add: str, *version: float) -> ImageArchive:
+    """The archive as another process had it; `version` keeps one that was replaced from being taken for it."""
+    del version
+    return ImageArchive(path, drop, add)
 
 
 def _open(path: UPath) -> zipfile.ZipFile:

@@ -97,6 +97,14 @@ def test_a_pickled_archive_reads_the_same(tmp_path: Path) -> None:
     assert again.read("city/0/003.jpg") == IMAGES["city/0/003.jpg"]
 
 
+def test_an_archive_is_opened_once_in_a_process_until_it_is_replaced(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", IMAGES)
+    sent = pickle.dumps(ImageArchive(path))
+    assert pickle.loads(sent) is pickle.loads(sent)
+    pack(path, {"new.jpg": b"new"})
+    assert pickle.loads(pickle.dumps(ImageArchive(path))).read("new.jpg") == b"new"
+
+
 def test_a_remote_archive_is_read_in_place(tmp_path: Path) -> None:
     remote = UPath("memory://archives/a.zip")
     remote.write_bytes(pack(tmp_path / "a.zip", IMAGES).read_bytes())
