@@ -30,32 +30,49 @@ def ward_merges(points: NDArray[np.floating[Any]], weights: NDArray[Any]) -> NDA
         Rows ``(a, b, height)`` by ascending height, shape ``(n_points - 1, 3)``; `a` and `b` are points of the
         two clusters that merge.
     """
-    centroids = points.astype(np.float64).copy()
     mass = weights.astype(np.float64).copy()
-    active = np.ones(len(points), dtype=bool)
+    cost = _costs(points.astype(np.float64), mass)
     merges: list[tuple[int, int, float]] = []
     chain: list[int] = []
+    active = np.ones(len(points), dtype=bool)
     while len(merges) < len(points) - 1:
         if not chain:
             chain.append(int(active.argmax()))
         tip = chain[-1]
-        difference = centroids - centroids[tip]
-        cost = np.einsum("nd,nd->n", difference, difference) * (mass * mass[tip] / (mass + mass[tip]))
-        cost[~active] = np.inf
-        cost[tip] = np.inf
-        nearest = int(cost.argmin())
-        if len(chain) > 1 and cost[chain[-2]] <= cost[nearest]:
+        nearest = int(cost[tip].argmin())
+        if len(chain) > 1 and cost[tip, chain[-2]] <= cost[tip, nearest]:
             nearest = chain[-2]  # ties go back along the chain, or it would run in circles
             del chain[-2:]
-            merges.append((nearest, tip, float(np.sqrt(2 * cost[nearest]))))
-            total = mass[nearest] + mass[tip]
-            centroids[nearest] = (mass[nearest] * centroids[nearest] + mass[tip] * centroids[tip]) / total
-            mass[nearest] = total
+            merges.append((nearest, tip, float(np.sqrt(2 * max(cost[tip, nearest], 0)))))
+            _merge(cost, mass, nearest, tip)
             active[tip] = False
         else:
             chain.append(nearest)
     table = np.array(merges, dtype=np.float64).reshape(-1, 3)
     return table[np.argsort(table[:, 2], kind="stable")]
+
+
+def _costs(points: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What merging each pair of points would cost; a point with itself, infinitely much."""
+    centred = points - points.mean(axis=0)
+    squares = np.square(centred).sum(axis=1)
+    cost: NDArray[np.float64] = squares[:, None] + squares - 2 * centred @ centred.T
+    np.maximum(cost, 0, out=cost)
+    cost *= mass[:, None] * mass / (mass[:, None] + mass)
+    np.fill_diagonal(cost, np.inf)
+    return cost
+
+
+def _merge(cost: NDArray[np.float64], mass: NDArray[np.float64], kept: int, gone: int) -> None:
+    """Put one cluster into another, and update what merges with it cost (Lance, Williams 1967)."""
+    total = mass + mass[kept] + mass[gone]
+    row = (
+        (mass + mass[kept]) * cost[kept] + (mass + mass[gone]) * cost[gone] - mass * cost[kept, gone]
+    ) / total
+    row[kept] = np.inf
+    cost[kept] = cost[:, kept] = row
+    cost[gone] = cost[:, gone] = np.inf
+    mass[kept] += mass[gone]
 
 
 def cut_tree(merges: NDArray[np.float64], n_points: int, n_clusters: int) -> NDArray[np.int32]:

@@ -5,6 +5,7 @@ from sklearn.cluster import DBSCAN
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import adjusted_rand_score
 
+from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.hierarchy import build_hierarchy, extract_dbscan, extract_hdbscan
 from iv_pipeline.learn.neighbors import neighbor_graph
 
@@ -18,10 +19,15 @@ SHAPES = {
             np.random.default_rng(0).uniform(-12, 12, (150, 4)),
         ]
     ),
+    "stretched": make_blobs(1200, centers=5, n_features=3, random_state=8)[0]
+    @ np.array([[0.6, -0.6, 0.1], [-0.4, 0.8, 0.3], [0.1, 0.2, 1.5]]),
+    "few": make_blobs(250, centers=3, n_features=2, cluster_std=0.6, random_state=5)[0],
+    "many": make_blobs(6000, centers=12, n_features=10, cluster_std=1.5, random_state=6)[0],
+    "unequal": make_blobs([2000, 300, 120, 60], n_features=8, random_state=7)[0],
 }
 
 
-@pytest.mark.parametrize("min_cluster_size", [10, 40])
+@pytest.mark.parametrize("min_cluster_size", [10, 25, 50])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_clusters_from_the_graph_agree_with_exact_hdbscan(shape: str, min_cluster_size: int) -> None:
     X = SHAPES[shape].astype(np.float32)
@@ -29,6 +35,17 @@ def test_clusters_from_the_graph_agree_with_exact_hdbscan(shape: str, min_cluste
     reference = hdbscan.HDBSCAN(min_cluster_size, min_samples=10, approx_min_span_tree=False).fit(
         X.astype(np.float64)
     )
+    assert adjusted_rand_score(found.labels, reference.labels_) >= 0.95
+    assert np.mean((found.labels == -1) == (reference.labels_ == -1)) >= 0.97
+
+
+def test_clusters_from_cells_agree_with_exact_hdbscan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbors, "EXACT_ROWS", 1000)
+    X = SHAPES["many"].astype(np.float32)
+    graph = neighbor_graph(X, 50)
+    assert graph.n_probes < graph.n_cells
+    found, _ = extract_hdbscan(build_hierarchy(X, graph, 10), 40)
+    reference = hdbscan.HDBSCAN(40, min_samples=10, approx_min_span_tree=False).fit(X.astype(np.float64))
     assert adjusted_rand_score(found.labels, reference.labels_) >= 0.95
     assert np.mean((found.labels == -1) == (reference.labels_ == -1)) >= 0.97
 

@@ -90,7 +90,7 @@ class Space:
         kmeans = faiss.Kmeans(
             self.X.shape[1],
             N_PROTOTYPES,
-            niter=10,
+            niter=6,
             seed=self.seed + 1,
             min_points_per_centroid=1,
             max_points_per_centroid=ROWS_PER_PROTOTYPE,
