@@ -57,6 +57,8 @@ FREEDOM = 6
 """Degrees of freedom of a vehicle among those of its type and colour, and of a photo among those of a vehicle."""
 _BEND = 2.0
 """Radians by which a latent dimension turns where one degree of freedom moves by a standard deviation, about."""
+LEAST_PHOTOS, MOST_PHOTOS = 8, 12
+"""Of a vehicle."""
 _VEHICLES_PER_FOLDER = 500
 _VEHICLES_PER_BLOCK = 400
 _EPOCH = (2020, 1, 1, 0, 0, 0)
@@ -186,16 +188,19 @@ def delivery_bytes(n_rows: int, descriptors: Iterable[str] = NETWORKS) -> int:
 
 
 def make_plan(n_rows: int, seed: int) -> Plan:
-    """Which vehicle each image shows, from where, and what the vehicles are."""
-    rng = np.random.default_rng([seed, 0])
-    photos = rng.integers(8, 13, size=n_rows // 8 + 1)
+    """Which vehicle each image shows, from where, and what the vehicles are.
+
+    A longer delivery of the same seed begins with the same vehicles and photos.
+    """
+    counts, view, of_type, of_color = (np.random.default_rng([seed, 0, part]) for part in range(4))
+    photos = counts.integers(LEAST_PHOTOS, MOST_PHOTOS + 1, size=n_rows // LEAST_PHOTOS + 1)
     vehicle = np.repeat(np.arange(len(photos), dtype=np.int32), photos)[:n_rows]
     n_vehicles = int(vehicle[-1]) + 1
     return Plan(
         vehicle=vehicle,
-        view=rng.integers(0, len(VIEWS), size=n_rows, dtype=np.int8),
-        type=rng.choice(len(TYPES), size=n_vehicles, p=TYPE_SHARES).astype(np.int8),
-        color=rng.choice(len(COLORS), size=n_vehicles, p=COLOR_SHARES).astype(np.int8),
+        view=view.integers(0, len(VIEWS), size=n_rows, dtype=np.int8),
+        type=of_type.choice(len(TYPES), size=n_vehicles, p=TYPE_SHARES).astype(np.int8),
+        color=of_color.choice(len(COLORS), size=n_vehicles, p=COLOR_SHARES).astype(np.int8),
     )
 
 

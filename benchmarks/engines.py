@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.delivery import NETWORKS, feature_blocks, make_plan
 from benchmarks.machine import commit_of, describe_machine
-from benchmarks.run import RESULTS, append_record
+from benchmarks.run import RESULTS, append_record, command_of
 from benchmarks.site import CONFIG, REPOSITORY
 from benchmarks.tables import engine_table
 from iv_pipeline.config import load_config
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{measured[-1]}\n")
     record = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M"),
-        "command": f"python -m benchmarks.engines --rows {given.rows}",
+        "command": command_of(parser, given),
         "commit": commit_of(REPOSITORY),
         "machine": describe_machine(),
         "rows": given.rows,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.delivery import feature_blocks, make_plan
+from benchmarks.delivery import MOST_PHOTOS, feature_blocks, make_plan
 from iv_pipeline.config import load_config
 from iv_pipeline.labelling import load_labeller
 
@@ -59,12 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def new_rows(name: str, fitted: int, rows: int, seed: int) -> NDArray[np.float32]:
-    """Rows that would follow those of the fit, were the delivery longer, shape ``(rows, n_features)``."""
-    plan = make_plan(fitted + rows, seed)
-    first = next(i for i, block in enumerate(plan.blocks()) if block.stop > fitted)
-    skipped = fitted - plan.blocks()[first].start
-    whole = np.concatenate(list(feature_blocks(name, plan, seed, first)))
-    return whole[skipped : skipped + rows]
+    """Rows of the vehicles that come next, were the delivery longer, shape ``(rows, n_features)``."""
+    plan = make_plan(fitted + rows + MOST_PHOTOS, seed)
+    start = int(np.searchsorted(plan.vehicle, plan.vehicle[fitted - 1], side="right"))
+    first = next(i for i, block in enumerate(plan.blocks()) if block.stop > start)
+    following = np.concatenate(list(feature_blocks(name, plan, seed, first)))
+    skipped = start - plan.blocks()[first].start
+    return following[skipped : skipped + rows]
 
 
 if __name__ == "__main__":

@@ -125,13 +125,18 @@ def _section(record: Record) -> str:
 
 
 def growth_of(records: Iterable[Record]) -> Growth:
-    """Seconds that stages report, by descriptor and stage and then by rows; the latest of equal sizes."""
+    """Seconds that stages report, by descriptor and stage and then by rows; the latest of equal sizes.
+
+    Where a whole run says what a stage took, it counts: in a process of its own the stage pays for imports too.
+    """
+    records = list(records)
+    alone = [(record["rows"], stage) for record in records for stage in record.get("stages", [])]
+    whole = [(r["rows"], stage) for r in records if "whole" in r for stage in r["whole"]["stages"]]
     growth: Growth = {}
-    for record in records:
-        for stage in [*record.get("stages", []), *record.get("whole", {}).get("stages", [])]:
-            if stage["succeeded"]:
-                key = (stage["descriptor"] or "", stage["stage"])
-                growth.setdefault(key, {})[record["rows"]] = stage["stage_seconds"]
+    for rows, stage in [*alone, *whole]:
+        if stage["succeeded"]:
+            key = (stage["descriptor"] or "", stage["stage"])
+            growth.setdefault(key, {})[rows] = stage["stage_seconds"]
     ranks = {stage: rank for rank, stage in enumerate(STAGES)}
     return {
         key: dict(sorted(growth[key].items()))

@@ -52,8 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure; 0 if every stage succeeded."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    if given.whole and given.limit_anonymous:
+        parser.error("--limit-anonymous runs some stages, --whole all of them: ask for one of the two")
     try:
-        return _run(given, _command(parser, given))
+        return _run(given, command_of(parser, given))
     except InputError as error:
         sys.stderr.write(f"benchmarks: {error}\n")
         return 1
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--whole",
         action="store_true",
-        help="the whole run in one process, as `make run` does, instead of stages",
+        help="the whole run in one process, as `make run` does, instead of stages and the usual way",
     )
     add("--usual", action=argparse.BooleanOptionalAction, default=True, help="measure the usual way as well")
     add("--usual-scalers", nargs="+", choices=SCALERS, default=["standard"], help="of the usual way")
@@ -101,9 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
+def command_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> str:
     """The command that measures the same again, without where it worked."""
-    words = ["python", "-m", "benchmarks.run"]
+    words = parser.prog.split()
     for name, value in vars(given).items():
         if name in PRIVATE or value == parser.get_default(name):
             continue
@@ -148,7 +150,9 @@ def _run(given: argparse.Namespace, command: str) -> int:
                 ]
             else:
                 record["stages"] = list(_stages(site, descriptors, given, record["labelled"]))
-            record["usual"] = list(_usual(site, descriptors, given)) if given.usual else []
+            record["usual"] = (
+                list(_usual(site, descriptors, given)) if given.usual and not given.whole else []
+            )
     finally:
         if not given.keep:
             shutil.rmtree(site.folder, ignore_errors=True)
@@ -157,7 +161,7 @@ def _run(given: argparse.Namespace, command: str) -> int:
     measured = [
         *record.get("stages", []),
         *record.get("labelled", []),
-        *([record["whole"]] if given.whole else []),
+        *([record["whole"]] if "whole" in record else []),
     ]
     measured += [stage for run in record.get("limited", []) for stage in run["stages"]]
     return 0 if all(each["succeeded"] for each in measured) else 1

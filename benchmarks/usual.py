@@ -56,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         done("pca", scaler=name, n_components=int(pca.n_components_))
         KMeans(N_CLUSTERS, random_state=0).fit(reduced)
         done("kmeans", scaler=name)
+        del scaled, pca, reduced  # the next scaler's would not fit beside them
     return 0
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 INTERVAL_SECONDS = 0.02
+TREE_SECONDS = 0.25
+"""Between looks for new children: finding them costs milliseconds, which the watched process would lack."""
 FORK_SECONDS = 0.1
 """A child younger than this may still share its parent's memory, which must not count twice."""
 KIB = 1024
@@ -81,14 +83,17 @@ def watch(
         or not: allocators' reserves and the stacks of threads count, maps of files for reading do not.
     """
     usage = Usage()
-    began = time.perf_counter()
+    began = seen = time.perf_counter()
     with log.open("wb") as sink, _started(command, environment, sink, data_limit) as process:
+        tree = [process.pid]
         # waitid leaves the process a zombie, whose counters can still be read
         while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             if time_limit is not None and time.perf_counter() - began > time_limit:
                 usage.over_time = True
                 os.killpg(process.pid, signal.SIGKILL)
-            _sample(process.pid, usage)
+            if time.perf_counter() - seen > TREE_SECONDS:
+                tree, seen = _tree(process.pid), time.perf_counter()
+            _sample(tree, usage)
             time.sleep(INTERVAL_SECONDS)
         usage.wall_seconds = time.perf_counter() - began
         counters = _numbers(Path(f"/proc/{process.pid}/io"))
@@ -117,10 +122,10 @@ def _started(
             process.wait()
 
 
-def _sample(pid: int, usage: Usage) -> None:
+def _sample(tree: list[int], usage: Usage) -> None:
     """Raise the peaks of `usage` to what the process tree holds now."""
     anonymous = mapped = 0
-    for each in _tree(pid):
+    for each in tree:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             numbers = _numbers(Path(f"/proc/{each}/status"))
             anonymous += KIB * numbers.get("RssAnon", 0)

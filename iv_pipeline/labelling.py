@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,8 @@ from upath import UPath
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import Attachment, NeighborModel
 from iv_pipeline.learn.labelling import Labeller, labels_of, rule_from_arrays
-from iv_pipeline.learn.pca import unpack_maps
+from iv_pipeline.learn.pca import PCA
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.storage.formats import read_arrays
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import VectorTable, read_table
 
@@ -29,34 +29,61 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODELS_KEY = b"iv_pipeline.models"
-"""Under which the table of clusters keeps what made them, as an ``npz`` file: ``<algorithm>/<array>``."""
+"""Under which the table of clusters keeps what made them, as an ``npz`` file.
+
+``pca/<array>`` reduces raw vectors, ``<algorithm>/<array>`` gives them labels, and ``<algorithm>/numbers`` says
+which label is which number in the column ``label_<algorithm>``; ``winner`` names the algorithm behind the column
+``cluster``, and ``numbers`` those of its labels there, which a refit takes over from the fit before.
+"""
+CORE_DISTANCE = "core_distance"
+"""Column of the table of clusters that density methods attach new images by."""
+
+
+@dataclass(frozen=True)
+class FittedAlgorithm:
+    """What one algorithm made of the rows of a fit.
+
+    Attributes
+    ----------
+    rule
+        As made by `iv_pipeline.learn.labelling.rule_to_arrays`.
+    numbers
+        Number in the column ``label_<algorithm>`` of each of its labels, shape ``(n_labels,)``, int32.
+    """
+
+    rule: Mapping[str, NDArray[Any]]
+    numbers: NDArray[np.int32]
 
 
 def pack_models(
-    rules: Mapping[str, Mapping[str, NDArray[Any]]], numbers: Mapping[str, NDArray[np.int32]], winner: str
+    pca: PCA, fitted: Mapping[str, FittedAlgorithm], winner: str, numbers: NDArray[np.int32]
 ) -> dict[bytes, bytes]:
-    """Metadata for the table of clusters.
+    """Metadata for the table of clusters, which so holds all that it takes to label other images.
 
     Parameters
     ----------
-    rules
-        Of each algorithm, as made by `iv_pipeline.learn.labelling.rule_to_arrays`.
-    numbers
-        Of each algorithm, the cluster behind each of its labels.
+    pca
+        Of the scaler that was clustered.
+    fitted
+        By algorithm.
     winner
         The algorithm behind the column `cluster`.
+    numbers
+        Number in that column of each of its labels.
     """
-    arrays = {f"{name}/{key}": value for name, rule in rules.items() for key, value in rule.items()}
-    arrays |= {f"{name}/numbers": value for name, value in numbers.items()}
+    arrays = {f"pca/{key}": value for key, value in pca.to_arrays().items()}
+    for name, algorithm in fitted.items():
+        arrays |= {f"{name}/{key}": value for key, value in algorithm.rule.items()}
+        arrays[f"{name}/numbers"] = algorithm.numbers
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, winner=np.array(winner), **arrays)
+    np.savez(file, allow_pickle=False, winner=np.array(winner), numbers=numbers, **arrays)
     return {MODELS_KEY: file.getvalue()}
 
 
 def load_labeller(
     data_root: str | Path | UPath, descriptor: str, algorithm: str | None = None, seed: int = 0
 ) -> Labeller:
-    """What labels new images by `descriptor`, from the files of the last run.
+    """What labels new images by `descriptor`, from the clusters of the last run.
 
     Parameters
     ----------
@@ -65,8 +92,8 @@ def load_labeller(
     descriptor
         Name of a descriptor or combination; new vectors of a combination are its blocks side by side.
     algorithm
-        Its labels, as in the column ``label_<algorithm>`` of the clusters; None for those of the winner, which
-        are the clusters of the Final CSV.
+        Its labels, as in the column ``label_<algorithm>`` of the clusters; None for the clusters of the Final
+        CSV.
     seed
         Of the search for neighbours, where the clusters are those of a density method.
 
@@ -75,28 +102,23 @@ def load_labeller(
     InputError
         If that descriptor has not been clustered there, or not by that algorithm.
     """
-    root = UPath(data_root)
-    path = root / file_of("clusters", descriptor)
+    path = UPath(data_root) / file_of("clusters", descriptor)
     if not path.exists():
         raise InputError(f"{path} is not there: run the pipeline for {descriptor} first")
     table = read_table(path)
     models = _unpack(table, path, descriptor)
     name = algorithm or str(models["winner"])
-    prefix = f"{name}/"
-    arrays = {key.removeprefix(prefix): value for key, value in models.items() if key.startswith(prefix)}
-    if not arrays:
-        known = ", ".join(sorted({key.partition("/")[0] for key in models if "/" in key}))
+    arrays = _of(models, name)
+    if not arrays or name == "pca":
+        known = ", ".join(sorted({key.partition("/")[0] for key in models if "/" in key} - {"pca"}))
         raise InputError(f"{path} has no clusters by {name!r}, only by {known}")
-    rule, numbers = rule_from_arrays(arrays), arrays["numbers"]
-    pca = unpack_maps(read_arrays(root / file_of("pca", descriptor)))[table.vector_columns[0]]
-    if not isinstance(rule, Attachment):
-        return Labeller(pca, rule, numbers)
-    core = read_arrays(root / file_of("hierarchy", descriptor))["core_distances"]
-    X = table.vectors(table.vector_columns[0]).to_array()
-    usable = finite_rows(X)
-    cluster = table.column("cluster" if algorithm is None else f"label_{algorithm}").to_numpy()[usable]
-    model = NeighborModel(X[usable], labels_of(cluster, numbers), core, rule, seed)
-    return Labeller(pca, model, numbers)
+    rule = rule_from_arrays(arrays)
+    model = _attaching(table, name, rule, arrays["numbers"], seed) if isinstance(rule, Attachment) else rule
+    return Labeller(
+        PCA.from_arrays(_of(models, "pca")),
+        model,
+        models["numbers"] if algorithm is None else arrays["numbers"],
+    )
 
 
 def _unpack(table: VectorTable, path: UPath, descriptor: str) -> dict[str, NDArray[Any]]:
@@ -107,3 +129,18 @@ def _unpack(table: VectorTable, path: UPath, descriptor: str) -> dict[str, NDArr
         )
     with np.load(io.BytesIO(metadata[MODELS_KEY]), allow_pickle=False) as stored:
         return dict(stored)
+
+
+def _of(models: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]]:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in models.items() if key.startswith(prefix)}
+
+
+def _attaching(
+    table: VectorTable, algorithm: str, rule: Attachment, numbers: NDArray[np.int32], seed: int
+) -> NeighborModel:
+    """The rows of the fit with their labels, as a model."""
+    X = table.vectors(table.vector_columns[0]).to_array()
+    usable = finite_rows(X)
+    labels = labels_of(table.column(f"label_{algorithm}").to_numpy()[usable], numbers)
+    return NeighborModel(X[usable], labels, table.column(CORE_DISTANCE).to_numpy()[usable], rule, seed)

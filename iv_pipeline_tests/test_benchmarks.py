@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
 from benchmarks import engines, report, run, site, stream
-from benchmarks.delivery import NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
+from benchmarks.delivery import MOST_PHOTOS, NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
 from benchmarks.labelling import new_rows
 from benchmarks.site import last_error
 from benchmarks.stream import head_and_tail, stream_array
@@ -329,9 +329,20 @@ def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
     assert re.search(r"\| vdc_color +\| kmeans +\| +400 \| +90 \|", page)
 
 
-def test_new_images_are_those_that_a_longer_delivery_goes_on_with(folder: Path) -> None:
+def test_new_images_are_the_next_vehicles_of_a_longer_delivery(folder: Path) -> None:
     X = open_matrix(UPath(folder / "descriptors" / "vdc_color.pickle")).array
-    np.testing.assert_array_equal(new_rows("vdc_color", N - 700, 700, seed=0), X[-700:])
+    vehicle = make_plan(N, 0).vehicle
+    start = int(np.searchsorted(vehicle, vehicle[2999], side="right"))
+    rows = N - 3000 - MOST_PHOTOS
+    np.testing.assert_array_equal(new_rows("vdc_color", 3000, rows, seed=0), X[start : start + rows])
+
+
+def test_a_longer_delivery_begins_with_the_same_vehicles() -> None:
+    short, long = make_plan(1000, 0), make_plan(5000, 0)
+    np.testing.assert_array_equal(long.vehicle[:1000], short.vehicle)
+    np.testing.assert_array_equal(long.view[:1000], short.view)
+    np.testing.assert_array_equal(long.type[: len(short.type)], short.type)
+    np.testing.assert_array_equal(long.color[: len(short.color)], short.color)
 
 
 def test_every_engine_finds_neighbours_and_the_report_compares_them(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from upath import UPath
 
 from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import MODELS_KEY, load_labeller
 from iv_pipeline.learn.clustering import ALGORITHMS
+from iv_pipeline.storage.tables import read_table, table_from_arrays, write_table
 from iv_pipeline_tests.conftest import PARTITIONS, Finished, Pipeline, reasons
 
 
@@ -46,6 +48,27 @@ def test_other_algorithms_than_the_winner_label_too(finished: Finished, algorith
     fitted = pipeline.read("clusters", "vdc_color").column(f"label_{algorithm}").to_numpy()
     labeller = load_labeller(pipeline.root, "vdc_color", algorithm)
     assert np.mean(labeller.predict(pipeline.matrix("vdc_color"))[0] == fitted) >= 0.97
+
+
+def test_the_winner_by_name_gives_its_own_numbers_also_after_a_refit(again: Callable[..., Pipeline]) -> None:
+    pipeline = again()
+    path = UPath(pipeline.path("clusters", "vdc_color"))
+    before = read_table(path)
+    cluster = before.column("cluster").to_numpy()
+    columns = {n: before.column(n) for n in before.schema.names if n not in before.vector_columns}
+    columns |= {n: before.vectors(n).to_array() for n in before.vector_columns}
+    columns["cluster"] = np.where(cluster < 0, -1, 7 - cluster).astype(
+        np.int32
+    )  # as a fit long ago counted them
+    write_table(table_from_arrays(columns), path)
+    assert pipeline.materialise("clusters", partition="vdc_color").success
+    after = read_table(path)
+    winner = pipeline.read("clustering_trials", "vdc_color").query("won")["algorithm"].iloc[0]
+    vectors = pipeline.matrix("vdc_color")
+    for column, algorithm in (("cluster", None), (f"label_{winner}", winner)):
+        found, _ = load_labeller(pipeline.root, "vdc_color", algorithm).predict(vectors)
+        assert np.mean(found == after.column(column).to_numpy()) >= 0.97
+    assert after.column("cluster").to_numpy().max() == 7
 
 
 def test_an_algorithm_that_did_not_run_is_named_with_those_that_did(finished: Finished) -> None:

@@ -10,10 +10,11 @@ from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.labelling import pack_models
+from iv_pipeline.labelling import CORE_DISTANCE, FittedAlgorithm, pack_models
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
-from iv_pipeline.learn.labelling import numbers_of, rule_to_arrays
+from iv_pipeline.learn.labelling import n_labels_of, numbers_of, rule_of, rule_to_arrays
 from iv_pipeline.learn.numbering import carry_over, number_by_size
+from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.layout import file_of
@@ -33,6 +34,7 @@ def clusters(
     clustering_trials: pd.DataFrame,
     neighbors: VectorTable,
     hierarchy: dict[str, np.ndarray],
+    pca: dict[str, np.ndarray],
 ) -> Result:
     """All images clustered by every algorithm with its best parameters; `cluster` is the winner's label."""
     config = settings.config
@@ -50,35 +52,40 @@ def clusters(
         hierarchy_of(hierarchy),
     )
     columns: dict[str, object] = {IMAGE_PATH: scaled_pca.column(IMAGE_PATH), scaler: X}
-    counts = {}
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
-    rules, numbers = {}, {}
+    core_distance = np.full(len(X), np.nan, np.float32)
+    core_distance[usable] = space.hierarchy.core_distances
+    fitted, counts = {}, {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
         algorithm = ALGORITHMS[trial["algorithm"]]
         clustering = algorithm.fit(space, json.loads(trial["tried"]))
+        rule = rule_of(clustering)
         labels = np.full(len(X), NOISE, np.int32)
         labels[usable] = number_by_size(clustering.labels)
         columns[f"label_{algorithm.name}"] = labels
-        counts[algorithm.name] = clustering.n_clusters
-        rules[algorithm.name] = rule_to_arrays(clustering)
+        fitted[algorithm.name] = FittedAlgorithm(
+            rule_to_arrays(rule), numbers_of(clustering.labels, labels[usable], n_labels_of(rule))
+        )
+        counts[f"n_clusters_{algorithm.name}"] = clustering.n_clusters
         context.log.info("clusters · %s · %d clusters", algorithm.name, clustering.n_clusters)
         if trial["won"]:
             cluster = carry_over(labels, _previous(settings, context.partition_key, columns[IMAGE_PATH]))
             confidence[usable] = clustering.confidence
-        numbers[algorithm.name] = numbers_of(clustering.labels, (cluster if trial["won"] else labels)[usable])
-    columns |= {"cluster": cluster, "confidence": confidence}
+            numbers = numbers_of(clustering.labels, cluster[usable], n_labels_of(rule))
+    columns |= {"cluster": cluster, "confidence": confidence, CORE_DISTANCE: core_distance}
+    models = pack_models(unpack_maps(pca)[scaler], fitted, winner["algorithm"], numbers)
     sizes = pd.Series(cluster[usable]).value_counts().sort_index()
     noise = float((cluster[usable] == NOISE).mean())
     return Result(
-        table_from_arrays(columns, metadata=pack_models(rules, numbers, winner["algorithm"])),
+        table_from_arrays(columns, metadata=models),
         lambda: {
             "scaler": scaler,
             "algorithm": winner["algorithm"],
             "n_clusters": int((sizes.index != NOISE).sum()),
             "noise_share": noise,
             "mean_confidence": float(confidence[usable].mean()),
-            **{f"n_clusters_{name}": n for name, n in counts.items()},
+            **counts,
             "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
         },
         lambda: [_all_labelled(cluster, usable, winner["algorithm"])],

@@ -40,6 +40,8 @@ NEARER_PART = 4
 SETTLING_ROUNDS = 1
 """Rounds in which rows move to the nearest of all cells near their group, and cells to their middle."""
 SETTLING_CELLS = 1_000
+PRODUCT_ENTRIES = 2**23
+"""Distances that are looked at at once: a cell of equal points can be any size."""
 DIFFERENCE_BYTES = 2**24
 
 
@@ -180,7 +182,7 @@ class Cells:
             best[part], bound[part] = self._all_of(doubled[part], near[first], k)
             nearer[part, first] = probed[part, first] = False
         for probes in (nearer, probed):  # what the nearer ones bring spares most of what the others hold
-            hits = self._below(doubled, bound.max(axis=1), near, probes)
+            hits = self._below(doubled, bound.max(axis=1), near, probes, k)
             best, bound = _best_of(best, bound, hits)
         return _by_difference(queries, self.points, best)
 
@@ -195,9 +197,14 @@ class Cells:
         """Positions and distances of the `k` best of all points of some cells."""
         spans = [(self.starts[c], self.starts[c + 1]) for c in cells]
         positions = np.concatenate([np.arange(*span) for span in spans])
-        squared = doubled @ np.concatenate([self.points[slice(*span)] for span in spans]).T
-        best = np.argpartition(squared, k - 1, axis=1)[:, :k]
-        return positions[best], np.take_along_axis(squared, best, axis=1)
+        points = np.concatenate([self.points[slice(*span)] for span in spans])
+        best, bound = [], []
+        for queries in _chunks(doubled, len(points)):
+            squared = queries @ points.T
+            nearest = np.argpartition(squared, k - 1, axis=1)[:, :k]
+            best.append(positions[nearest])
+            bound.append(np.take_along_axis(squared, nearest, axis=1))
+        return np.concatenate(best), np.concatenate(bound)
 
     def _below(
         self,
@@ -205,17 +212,27 @@ class Cells:
         limit: NDArray[np.float32],
         cells: NDArray[np.int64],
         probes: NDArray[np.bool_],
+        k: int,
     ) -> list[Hits]:
-        """Points nearer to a query than its limit, of the cells that it probes, ``(n_queries, n_cells)``."""
+        """Points nearer to a query than its limit, of the cells that it probes, ``(n_queries, n_cells)``.
+
+        At most `k` of a cell for each query: a cell of equal points may be any size.
+        """
         hits = []
         for cell, those in zip(cells, map(np.flatnonzero, np.ascontiguousarray(probes.T)), strict=True):
             start, end = self.starts[cell : cell + 2]
             if not len(those) or start == end:
                 continue
-            squared = doubled[those] @ self.points[start:end].T
-            found = np.flatnonzero(squared < limit[those, None])
-            row, column = np.divmod(found, end - start)
-            hits.append((those[row], start + column, squared.ravel()[found]))
+            for part in _chunks(those, end - start):
+                squared = doubled[part] @ self.points[start:end].T
+                found = np.flatnonzero(squared < limit[part, None])
+                if len(found) > k * len(part):
+                    few = np.argpartition(squared, k - 1, axis=1)[:, :k] + np.arange(len(part))[:, None] * (
+                        end - start
+                    )
+                    found = np.intersect1d(found, few)
+                row, column = np.divmod(found, end - start)
+                hits.append((part[row], start + column, squared.ravel()[found]))
         return hits
 
 
@@ -329,6 +346,12 @@ def _nearest(X: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[
     with blas_threads(1):
         parts = list(map_ordered(nearest, -(-len(X) // BLOCK_QUERIES)))
     return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+
+def _chunks(queries: NDArray[Any], n_points: int) -> list[NDArray[Any]]:
+    """Queries in parts whose distances to so many points have at most `PRODUCT_ENTRIES` entries."""
+    step = max(1, PRODUCT_ENTRIES // n_points)
+    return [queries[begin : begin + step] for begin in range(0, len(queries), step)]
 
 
 def _by_distance(point: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:

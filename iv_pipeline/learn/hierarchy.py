@@ -52,8 +52,8 @@ class DensityClusters:
     probabilities
         How firmly each row belongs to its cluster, in [0, 1], 0 for noise, shape ``(n_rows,)``, float32.
     reach, closest
-        Largest and smallest mutual reachability at which rows join each cluster, shape ``(n_clusters,)``,
-        float32: what is farther away than `reach` is no part of it, what is as near as `closest` belongs surely.
+        Mutual reachability at which the farthest row of each cluster joins it, and within which rows have
+        probability 1; shape ``(n_clusters,)``, float32.
     """
 
     labels: NDArray[np.int32]
@@ -213,22 +213,30 @@ def extract_hdbscan(
         None, hierarchy.linkage, min_cluster_size=min_cluster_size, cluster_selection_method=method
     )
     scores = outlier_scores(tree)
-    reach, closest = _reaches(tree, labels)
+    reach, closest = _reaches(tree, labels, probabilities)
     clusters = DensityClusters(labels.astype(np.int32), probabilities.astype(np.float32), reach, closest)
     return clusters, np.nan_to_num(scores, nan=1.0).clip(0, 1).astype(np.float32)
 
 
-def _reaches(tree: Any, labels: NDArray[np.integer[Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where the rows of each cluster join it, farthest and nearest, by the condensed tree."""
+def _reaches(
+    tree: Any, labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the rows of each cluster join it: at the farthest, and where those begin that belong surely."""
     rows = tree[tree["child"] < len(labels)]
-    of = labels[rows["child"]]
-    inside = of >= 0
-    joins = 1 / rows["lambda_val"][inside]  # the tree speaks of densities, the inverse of distances
+    rows = rows[labels[rows["child"]] >= 0]
+    of, joins = (
+        labels[rows["child"]],
+        1 / rows["lambda_val"],
+    )  # the tree speaks of densities, inverse distances
+    sure = (
+        joins * probabilities[rows["child"]]
+    )  # a probability is that distance over the one where a row joins
+    partly = (probabilities[rows["child"]] < 1) & (sure > 0)
     n_clusters = int(labels.max(initial=-1)) + 1
     reach, closest = np.zeros(n_clusters), np.full(n_clusters, np.inf)
-    np.maximum.at(reach, of[inside], joins)
-    np.minimum.at(closest, of[inside], joins)
-    return reach.astype(np.float32), closest.astype(np.float32)
+    np.maximum.at(reach, of, joins)
+    np.minimum.at(closest, of[partly], sure[partly])
+    return reach.astype(np.float32), np.minimum(closest, reach).astype(np.float32)
 
 
 def extract_dbscan(

@@ -34,11 +34,18 @@ RULES: dict[str, type[Any]] = {
 """What assigns rows to clusters, by the name that it is stored under."""
 
 
-def rule_to_arrays(clustering: Clustering) -> dict[str, NDArray[Any]]:
-    """How `clustering` assigns other rows, as plain arrays; `kind` says which of `RULES` it is."""
+def rule_of(clustering: Clustering) -> PrototypeModel | MixtureModel | Attachment:
+    """How `clustering` assigns other rows."""
     rule = clustering.model or clustering.attachment
+    if not isinstance(rule, PrototypeModel | MixtureModel | Attachment):
+        raise TypeError(f"no way to store {type(rule).__name__}: add it to RULES")
+    return rule
+
+
+def rule_to_arrays(rule: PrototypeModel | MixtureModel | Attachment) -> dict[str, NDArray[Any]]:
+    """A rule as plain arrays; `kind` says which of `RULES` it is."""
     kind = next(name for name, of in RULES.items() if isinstance(rule, of))
-    return {"kind": np.array(kind), **{f.name: np.asarray(getattr(rule, f.name)) for f in fields(rule)}}  # type: ignore[arg-type]
+    return {"kind": np.array(kind), **{f.name: np.asarray(getattr(rule, f.name)) for f in fields(rule)}}
 
 
 def rule_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PrototypeModel | MixtureModel | Attachment:
@@ -51,15 +58,26 @@ def rule_from_arrays(arrays: Mapping[str, NDArray[Any]]) -> PrototypeModel | Mix
     return rule
 
 
-def numbers_of(labels: NDArray[np.integer[Any]], clusters: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+def n_labels_of(rule: PrototypeModel | MixtureModel | Attachment) -> int:
+    """How many labels a rule may give, whether or not a row of the fit got each."""
+    if isinstance(rule, PrototypeModel):
+        return int(rule.labels.max(initial=NOISE)) + 1
+    return len(rule.means if isinstance(rule, MixtureModel) else rule.reach)
+
+
+def numbers_of(
+    labels: NDArray[np.integer[Any]], clusters: NDArray[np.integer[Any]], n_labels: int
+) -> NDArray[np.int32]:
     """The number that each of an algorithm's labels was given, −1 for labels that no row of the fit had.
 
     Parameters
     ----------
     labels, clusters
         Of the same rows, shape ``(n_rows,)``: as the algorithm counts them, and as they were numbered.
+    n_labels
+        Labels that there may be.
     """
-    numbers = np.full(int(labels.max(initial=NOISE)) + 1, NOISE, np.int32)
+    numbers = np.full(n_labels, NOISE, np.int32)
     inside = labels != NOISE
     numbers[labels[inside]] = clusters[inside]
     return numbers
@@ -106,7 +124,8 @@ class Labeller:
         Returns
         -------
         cluster
-            Shape ``(n_rows,)``, int32; −1 for noise, and for rows with NaN or infinite values.
+            Shape ``(n_rows,)``, int32; −1 for noise, for rows with NaN or infinite values, and for rows whose
+            nearest cluster has no row of the fit.
         confidence
             Shape ``(n_rows,)``, float32, in [0, 1]; 0 where the cluster is −1.
 
@@ -125,7 +144,7 @@ class Labeller:
         labels, sure = self._assign(reduced if usable.all() else reduced[usable])
         cluster = np.full(len(reduced), NOISE, np.int32)
         confidence = np.zeros(len(reduced), np.float32)
-        cluster[usable] = np.where(labels == NOISE, NOISE, self.numbers[labels])
+        cluster[usable] = np.append(self.numbers, np.int32(NOISE))[labels]  # the last answers for noise, −1
         confidence[usable] = np.where(cluster[usable] == NOISE, 0, sure)
         return cluster, confidence
 

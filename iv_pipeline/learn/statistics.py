@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordered, map_rows
+from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordered, map_rows, n_workers
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 QUARTILES = (0.25, 0.5, 0.75)
 PRODUCT_ROWS = 8192
 """Rows multiplied at once in float32; their products are added up in float64."""
-QUARTILE_BUFFER_BYTES = 256 * 2**20
-"""Columns gathered at once, for each thread: the more, the fewer times each row is visited."""
+QUARTILE_BUFFER_BYTES = 512 * 2**20
+"""Columns gathered at once on all threads together: the more, the fewer times each row is visited."""
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,8 @@ def compute_quantiles(
     lower = np.floor(positions).astype(np.int64)
     upper = np.minimum(lower + 1, n - 1)
     kth = np.unique([lower, upper])
-    width = max(1, min(n_features, QUARTILE_BUFFER_BYTES // (4 * n)))
+    workers = n_workers()
+    width = max(1, min(-(-n_features // workers), QUARTILE_BUFFER_BYTES // (4 * n * workers)))
 
     def block(index: int) -> NDArray[np.float64]:
         columns = _gather_columns(matrix, usable, n, slice(index * width, (index + 1) * width))

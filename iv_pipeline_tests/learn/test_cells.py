@@ -67,6 +67,16 @@ def test_equal_points_are_exactly_zero_apart() -> None:
     assert not distances.any()
 
 
+def test_a_cell_of_equal_points_of_any_size_is_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "PRODUCT_ENTRIES", 500)
+    X = np.vstack([np.repeat(blobs(1), 300, axis=0), blobs(300, seed=4)])
+    found = fit_cells(X)
+    indices, distances = found.search(X, 20, Reach(found.n_cells, found.n_cells))
+    expected, _ = NearestNeighbors(n_neighbors=20).fit(X.astype(np.float64)).kneighbors(X)
+    np.testing.assert_allclose(distances, expected, rtol=1e-3, atol=1e-3)
+    assert all(len(set(row)) == 20 for row in indices.tolist())
+
+
 def test_one_seed_gives_the_same_neighbours_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     X = blobs(600)
     first = fit_cells(X, 3).search(X, 7, Reach(4, 9))

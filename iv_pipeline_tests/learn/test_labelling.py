@@ -6,7 +6,15 @@ from sklearn.datasets import make_blobs
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.clustering import ALGORITHMS, Attachment, Clustering, NeighborModel, Space
-from iv_pipeline.learn.labelling import Labeller, labels_of, numbers_of, rule_from_arrays, rule_to_arrays
+from iv_pipeline.learn.labelling import (
+    Labeller,
+    labels_of,
+    n_labels_of,
+    numbers_of,
+    rule_from_arrays,
+    rule_of,
+    rule_to_arrays,
+)
 from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
@@ -48,7 +56,7 @@ def test_new_rows_are_labelled_as_the_reference_does() -> None:
     expected, _ = hdbscan.approximate_predict(reference, new.astype(np.float64))
     found, _ = model.predict(new)
     same = clustering.labels >= 0
-    number = numbers_of(reference.labels_[same], clustering.labels[same])
+    number = numbers_of(reference.labels_[same], clustering.labels[same], 1 + reference.labels_.max())
     assert np.mean(np.where(expected >= 0, number[expected], -1) == found) >= 0.95
 
 
@@ -71,8 +79,9 @@ def test_cells_serve_new_rows_when_there_are_many_points(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_how_an_algorithm_assigns_rows_survives_storage(name: str) -> None:
     clustering = ALGORITHMS[name].fit(Space(blobs()), ALGORITHMS[name].grid((6,))[0])
-    rule = clustering.model or clustering.attachment
-    restored = rule_from_arrays(rule_to_arrays(clustering))
+    rule = rule_of(clustering)
+    restored = rule_from_arrays(rule_to_arrays(rule))
+    assert n_labels_of(restored) == clustering.n_clusters
     assert type(restored) is type(rule)
     for field, value in vars(rule).items():
         np.testing.assert_array_equal(getattr(restored, field), value)
@@ -121,6 +130,36 @@ def test_no_images_have_no_labels() -> None:
 
 
 def test_a_label_that_no_row_of_the_fit_had_is_no_cluster() -> None:
-    numbers = numbers_of(np.array([0, 2, 2, -1]), np.array([4, 1, 1, -1]))
-    assert numbers.tolist() == [4, -1, 1]
+    numbers = numbers_of(np.array([0, 2, 2, -1]), np.array([4, 1, 1, -1]), 4)
+    assert numbers.tolist() == [4, -1, 1, -1]
     assert labels_of(np.array([4, 1, 1, -1]), numbers).tolist() == [0, 2, 2, -1]
+    fitted, X, expected = labeller()
+    without = Labeller(fitted.pca, fitted.model, np.where(fitted.numbers == 3, -1, fitted.numbers))
+    cluster, confidence = without.predict(X)
+    assert (cluster == np.where(expected == 3, -1, expected)).all()
+    assert not confidence[cluster == -1].any()
+
+
+def test_where_all_is_noise_new_rows_are_noise_too() -> None:
+    X = np.random.default_rng(0).uniform(size=(300, 4)).astype(np.float32)
+    rule = Attachment(np.empty(0, np.float32), np.empty(0, np.float32), 5)
+    model = NeighborModel(X, np.full(300, -1, np.int32), np.ones(300, np.float32), rule)
+    assert (model.predict(X[:5])[0] == -1).all()
+    sparse = NeighborModel(
+        X, np.full(300, -1, np.int32), np.ones(300, np.float32), Attachment(*[np.empty(0)] * 2, eps=0.1)
+    )
+    assert (sparse.predict(X[:5])[0] == -1).all()
+
+
+def test_confidence_of_rows_of_the_fit_is_that_of_the_fit() -> None:
+    rng = np.random.default_rng(0)
+    clumps = [rng.normal(c, 0.05, (60, 2)) for c in ((0, 0), (2, 2))]
+    X = np.vstack([*clumps, rng.normal(1, 1.5, (300, 2)), rng.normal(40, 1, (200, 2))]).astype(np.float32)
+    model, clustering = density_model(X, "hdbscan")
+    labels, confidence = model.predict(X)
+    inside = clustering.labels >= 0
+    same = inside & (labels == clustering.labels)
+    assert same.sum() >= 0.97 * inside.sum() > 100
+    apart = np.abs(confidence[same] - clustering.confidence[same])
+    assert apart.max() < 0.1
+    assert apart.mean() < 0.01

@@ -40,7 +40,8 @@ class HDBSCAN:
         method = parameters["cluster_selection_method"]
         clusters, _ = extract_hdbscan(space.hierarchy, size, method)
         resolved = {"min_cluster_size": size, "min_samples": space.min_samples}
-        attachment = Attachment(clusters.reach, clusters.closest, space.min_samples)
+        min_samples = min(space.min_samples, space.graph.n_neighbors)  # as core distances were taken
+        attachment = Attachment(clusters.reach, clusters.closest, min_samples)
         return _clustering(clusters, {**parameters, **resolved}, attachment)
 
 
@@ -70,7 +71,8 @@ def _clustering(clusters: DensityClusters, parameters: dict[str, Any], attachmen
 class NeighborModel:
     """Each row belongs to the cluster of the point that it reaches most easily, or to none if that is far.
 
-    What `hdbscan.approximate_predict` does, from the neighbours among all points of the fit.
+    As `hdbscan.approximate_predict` does, but no farther from a cluster than the farthest of its own rows. With
+    DBSCAN's rule it is the cluster of the nearest dense point within `eps`, with confidence 1.
 
     Parameters
     ----------
@@ -94,10 +96,10 @@ class NeighborModel:
         attachment: Attachment,
         seed: int = 0,
     ) -> None:
-        dense = core_distances <= attachment.eps
-        if not dense.all():
-            X, labels, core_distances = X[dense], labels[dense], core_distances[dense]
-        self._search = NeighborSearch(X, seed)
+        if np.isfinite(attachment.eps):  # border rows and noise have nothing attached to them
+            kept = (core_distances <= attachment.eps) & (labels != NOISE)
+            X, labels, core_distances = X[kept], labels[kept], core_distances[kept]
+        self._search = NeighborSearch(X, seed) if len(X) else None
         self._labels = labels
         self._core_distances = core_distances
         self._attachment = attachment
@@ -105,6 +107,8 @@ class NeighborModel:
     def predict(self, X: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster and confidence in [0, 1] of each row of `X`, both of shape ``(n_rows,)``; −1 is noise."""
         rule = self._attachment
+        if self._search is None:
+            return np.full(len(X), NOISE, np.int32), np.zeros(len(X), np.float32)
         indices, reach = self._search(X, max(1, 2 * rule.min_samples))
         if rule.min_samples:
             core = self._core_distances[indices]

@@ -1,7 +1,7 @@
 """Gaussian mixture with diagonal covariances: scikit-learn's model, fitted batch by batch.
 
-Memory does not grow with the rows, and sums over batches come in the order of the batches, so that they do not
-depend on where these are computed.
+Beyond its start on a sample, memory does not grow with the rows; sums over batches come in the order of the
+batches, so that they do not depend on where these are computed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from iv_pipeline.learn.clustering.base import Clustering, PrototypeModel, Space,
 from iv_pipeline.learn.clustering.kmeans import DETERMINISTIC_THREADS, sample_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -91,7 +91,7 @@ class GaussianMixture:
         """Fit the mixture to the rows of `space`, started from k-means."""
         n_components = parameters["n_components"]
         require_rows(space, n_components)
-        floor = max(FLOOR_SHARE * float(space.X.var(axis=0, dtype=np.float64).mean()), 1e-12)
+        floor = max(FLOOR_SHARE * _mean_variance(space.batches), 1e-12)
         model = fit_mixture(space.batches, _start(space, n_components), floor)
         labels, confidence = space.predict(model)
         return Clustering(
@@ -106,6 +106,24 @@ def _start(space: Space, n_components: int) -> PrototypeModel:
     with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
         estimator = KMeans(n_components, n_init=1, random_state=space.seed).fit(sample_rows(space))
     return PrototypeModel(estimator.cluster_centers_, np.arange(n_components, dtype=np.int32))
+
+
+def _mean_variance(matrix: BatchedMatrix) -> float:
+    """Variance of the features, their mean."""
+    count, total, square = _added_up(map_rows(_sums, matrix))
+    return float((square / count - np.square(total / count)).mean())
+
+
+def _sums(rows: NDArray[np.float32]) -> Any:
+    return len(rows), rows.sum(axis=0, dtype=np.float64), np.square(rows, dtype=np.float64).sum(axis=0)
+
+
+def _added_up(parts: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Sums over batches, in their order."""
+    total: tuple[Any, ...] = ()
+    for part in parts:
+        total = tuple(a + b for a, b in zip(total, part, strict=True)) if total else part
+    return total
 
 
 def fit_mixture(matrix: BatchedMatrix, start: PrototypeModel, floor: float) -> MixtureModel:
@@ -138,7 +156,7 @@ def fit_mixture(matrix: BatchedMatrix, start: PrototypeModel, floor: float) -> M
 
 def _maximise(expect: Any, matrix: BatchedMatrix, floor: float) -> tuple[MixtureModel, float]:
     """The mixture that makes the expected components likeliest, and the mean log-likelihood before it."""
-    count, total, likelihood = (sum(parts) for parts in zip(*map_rows(expect, matrix), strict=True))
+    count, total, likelihood = _added_up(map_rows(expect, matrix))
     n_features = matrix.shape[1]
     weight = count + 10 * np.finfo(np.float64).eps
     mean, square = np.split(total / weight[:, None], [n_features], axis=1)
