@@ -123,9 +123,13 @@ def whole_sentence(whole: Measured) -> str:
     return (
         f"The whole run, `make run`, one process for {', '.join(whole['descriptors'])}: {minutes} min {rest} s "
         f"({seconds(whole['cpu_seconds'])} s of CPU), at most {megabytes(whole['anonymous_bytes'])} MB of "
-        f"anonymous memory; {megabytes(whole['read_bytes'])} MB read from the disk, "
-        f"{megabytes(whole['written_bytes'])} MB written to it."
+        f"anonymous memory with its helpers{_largest(whole)}; {megabytes(whole['read_bytes'])} MB read from "
+        f"the disk, {megabytes(whole['written_bytes'])} MB written to it."
     )
+
+
+def _largest(whole: Measured) -> str:
+    return f" and {megabytes(whole['largest_bytes'])} MB in any process" if "largest_bytes" in whole else ""
 
 
 def whole_table(whole: Measured) -> str:

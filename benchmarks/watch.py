@@ -39,6 +39,8 @@ class Usage:
         From start to end; user and system together.
     anonymous_bytes
         Most anonymous memory (``RssAnon``) of the process tree at once, by samples `INTERVAL_SECONDS` apart.
+    largest_bytes
+        Most anonymous memory of a single process of the tree.
     mapped_bytes
         Most memory that maps files (``RssFile``): page cache, which the kernel takes back when it needs it.
     read_bytes, written_bytes
@@ -50,6 +52,7 @@ class Usage:
     wall_seconds: float = 0
     cpu_seconds: float = 0
     anonymous_bytes: int = 0
+    largest_bytes: int = 0
     mapped_bytes: int = 0
     read_bytes: int = 0
     written_bytes: int = 0
@@ -124,13 +127,15 @@ def _started(
 
 def _sample(tree: list[int], usage: Usage) -> None:
     """Raise the peaks of `usage` to what the process tree holds now."""
-    anonymous = mapped = 0
+    anonymous = largest = mapped = 0
     for each in tree:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             numbers = _numbers(Path(f"/proc/{each}/status"))
-            anonymous += KIB * numbers.get("RssAnon", 0)
+            own = KIB * numbers.get("RssAnon", 0)
+            anonymous, largest = anonymous + own, max(largest, own)
             mapped += KIB * numbers.get("RssFile", 0)
     usage.anonymous_bytes = max(usage.anonymous_bytes, anonymous)
+    usage.largest_bytes = max(usage.largest_bytes, largest)
     usage.mapped_bytes = max(usage.mapped_bytes, mapped)
 
 

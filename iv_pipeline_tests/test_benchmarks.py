@@ -239,6 +239,7 @@ def test_a_command_is_measured_with_its_children(tmp_path: Path) -> None:
     assert 100e6 < alone.anonymous_bytes < 130e6
     child = measured(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])", tmp_path)
     assert 100e6 < child.anonymous_bytes < 150e6
+    assert 100e6 < child.largest_bytes < child.anonymous_bytes
     busy = measured("import time\nwhile time.process_time() < 0.3: pass", tmp_path)
     assert 0.3 <= busy.cpu_seconds < 1.5
     assert alone.cpu_seconds < alone.wall_seconds - 0.3  # asleep for 0.4

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.metering import Meter
+from iv_pipeline.metering import Meter, release_memory
 from iv_pipeline.storage.io_managers import Written, describe
 from iv_pipeline.storage.layout import FILES
 
@@ -133,6 +133,7 @@ def _compute(function: Callable[..., Result], name: str) -> Callable[..., Iterat
 
     @functools.wraps(function)
     def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
+        release_memory()  # of the stage before
         with Meter() as meter:
             try:
                 result = function(context, **inputs)
