@@ -77,7 +77,7 @@ def write_report(results: Path) -> None:
     if not results.is_file():
         raise InputError(f"there is no file {results}: measure first, python -m benchmarks.run --rows 20000")
     records: list[Record] = json.loads(results.read_text(encoding="utf-8"))
-    growth = growth_of(records)
+    growth = {key: times for key, times in growth_of(records).items() if len(times) > 1}
     parts = [INTRODUCTION]
     if growth:
         parts += ["## Growth", growth_table(growth)]
@@ -199,7 +199,7 @@ def draw_growth(growth: Growth, path: Path) -> None:
         axes.grid(visible=True, alpha=0.3)
         axes.set_xlabel("rows")
         axes.set_ylabel("seconds of the stage")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     with mpl.rc_context({"svg.hashsalt": "growth"}):
