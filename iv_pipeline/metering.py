@@ -13,19 +13,29 @@ import psutil
 import pyarrow as pa
 
 INTERVAL_SECONDS = 0.05
+WORTH_RELEASING_BYTES = 1_000_000_000
 
 
 def release_memory() -> None:
     """Give memory that was freed back to the system, where the C library keeps it for itself.
 
     A run goes through its stages in one process; what a large stage has freed would stay with it till the end.
+    Small processes are left alone: looking for what can be freed takes half a second each time.
     """
+    if anonymous_bytes(psutil.Process()) < WORTH_RELEASING_BYTES:
+        return
     gc.collect()
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
         if trim is not None:
             trim(0)
+
+
+def anonymous_bytes(process: psutil.Process) -> int:
+    """Memory of a process that cannot be read again from a file."""
+    memory = process.memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
 
 
 class Meter:
@@ -44,7 +54,7 @@ class Meter:
         self._stop = threading.Event()
         self._process = psutil.Process()
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="meter")
-        self.peak_anonymous_bytes = self._anonymous_bytes()
+        self.peak_anonymous_bytes = anonymous_bytes(self._process)
 
     @property
     def seconds(self) -> float:
@@ -62,8 +72,4 @@ class Meter:
 
     def _watch(self) -> None:
         while not self._stop.wait(INTERVAL_SECONDS):
-            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, self._anonymous_bytes())
-
-    def _anonymous_bytes(self) -> int:
-        memory = self._process.memory_info()
-        return int(memory.rss - getattr(memory, "shared", 0))
+            self.peak_anonymous_bytes = max(self.peak_anonymous_bytes, anonymous_bytes(self._process))
