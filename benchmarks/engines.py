@@ -23,7 +23,14 @@ from benchmarks.site import CONFIG, REPOSITORY
 from benchmarks.tables import engine_table
 from iv_pipeline.config import load_config
 from iv_pipeline.engine import ArrayBatches, n_workers
-from iv_pipeline.learn.neighbors import RECALL_AIM, nearest, neighbor_graph
+from iv_pipeline.learn.neighbors import (
+    RECALL_AIM,
+    RECALL_NEIGHBORS,
+    nearest,
+    neighbor_graph,
+    recall_of,
+    without_self,
+)
 from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SAMPLED = 1_000
-RECALL_NEIGHBORS = 15
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.descriptors:
         X = reduced(name, given.rows)
         sample = np.sort(np.random.default_rng(1).choice(len(X), min(SAMPLED, len(X)), replace=False))
-        truth = without(nearest(X[sample], X, RECALL_NEIGHBORS + 1), sample)
+        truth = without_self(nearest(X[sample], X, RECALL_NEIGHBORS + 1), sample)
         for engine in given.engines:
             found, seconds, how = ENGINES[engine](X, given.neighbors, sample, truth)
             facts = {"descriptor": name, "n_features": X.shape[1], "engine": engine, "how": how}
@@ -81,19 +87,7 @@ def reduced(name: str, rows: int) -> NDArray[np.float32]:
     return components.transform(X)
 
 
-def without(found: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """The nearest `RECALL_NEIGHBORS` of each row, itself left out."""
-    return np.array(
-        [line[line != row][:RECALL_NEIGHBORS] for line, row in zip(found, rows, strict=True)], np.int64
-    )
-
-
-def recall_of(truth: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """Share of the true neighbours that were found."""
-    return float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]))
-
-
-Measured = tuple["NDArray[np.int64]", float, str]
+Measured = tuple["NDArray[np.integer[Any]]", float, str]
 
 
 def _cells(X: NDArray[np.float32], k: int, sample: NDArray[np.int64], truth: NDArray[np.int64]) -> Measured:
@@ -102,14 +96,14 @@ def _cells(X: NDArray[np.float32], k: int, sample: NDArray[np.int64], truth: NDA
     graph = neighbor_graph(X, k)
     seconds = time.perf_counter() - began
     how = f"{graph.n_probes} of {graph.n_cells} cells"
-    return graph.indices[sample, :RECALL_NEIGHBORS].astype(np.int64), seconds, how
+    return graph.indices[sample], seconds, how
 
 
 def _exact(X: NDArray[np.float32], k: int, sample: NDArray[np.int64], truth: NDArray[np.int64]) -> Measured:
     del truth
     began = time.perf_counter()
     found = nearest(X, X, k + 1)
-    return without(found[sample], sample), time.perf_counter() - began, "all pairs"
+    return without_self(found[sample], sample), time.perf_counter() - began, "all pairs"
 
 
 def _faiss(
@@ -127,11 +121,11 @@ def _faiss(
     parameters = faiss.ParameterSpace()
     for effort in efforts:
         parameters.set_index_parameter(index, setting, effort)
-        if recall_of(truth, without(index.search(X[sample], k + 1)[1], sample)) >= RECALL_AIM:
+        if recall_of(truth, without_self(index.search(X[sample], k + 1)[1], sample)) >= RECALL_AIM:
             break
     began = time.perf_counter()
     found = index.search(X, k + 1)[1]
-    return without(found[sample], sample), built + time.perf_counter() - began, f"{setting} {effort}"
+    return without_self(found[sample], sample), built + time.perf_counter() - began, f"{setting} {effort}"
 
 
 def _inverted_file(
@@ -159,7 +153,7 @@ def _pynndescent(
     began = time.perf_counter()
     index = NNDescent(X, n_neighbors=k + 1, random_state=0, n_jobs=n_workers())
     found = index.neighbor_graph[0]
-    return without(found[sample], sample), time.perf_counter() - began, "defaults; compiles first"
+    return without_self(found[sample], sample), time.perf_counter() - began, "defaults; compiles first"
 
 
 ENGINES: dict[str, Callable[..., Measured]] = {

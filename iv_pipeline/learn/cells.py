@@ -174,7 +174,7 @@ class Cells:
         near = np.concatenate([near, np.setdiff1d(home, near)])  # each query's own cell in any case
         best = np.empty((len(queries), k), np.int64)
         bound = np.empty((len(queries), k), np.float32)
-        nearer, probed = _nearest_few(doubled, self.centroids[near], reach.n_probes)
+        nearer, probed = _nearest_few(queries, self.centroids[near], reach.n_probes)
         for own in np.unique(home):
             part = slice(*np.searchsorted(home, [own, own + 1]))
             order = _by_distance(self.centroids[own], self.centroids[near])
@@ -184,7 +184,7 @@ class Cells:
         for probes in (nearer, probed):  # what the nearer ones bring spares most of what the others hold
             hits = self._below(doubled, bound.max(axis=1), near, probes, k)
             best, bound = _best_of(best, bound, hits)
-        return _by_difference(queries, self.points, best)
+        return sorted_by_difference(queries, self.points[:, :-1], best)
 
     def _enough(self, cells: NDArray[np.int64], n_points: int, n_cells: int) -> NDArray[np.int64]:
         """The first of `cells`: at least `n_cells` of them, and so many that they hold `n_points` points."""
@@ -291,9 +291,8 @@ def _settle(
 
     def settle(g: int) -> None:
         near = _by_distance(groups[g], centroids)[:SETTLING_CELLS]
-        doubled, norms = -2 * centroids[near].T, np.square(centroids[near]).sum(axis=1)
         for rows in np.split(members[g], range(BLOCK_QUERIES, len(members[g]), BLOCK_QUERIES)):
-            home[rows] = near[(X[rows] @ doubled + norms).argmin(axis=1)]
+            home[rows] = near[_squared(X[rows], centroids[near]).argmin(axis=1)]
 
     with blas_threads(1):
         list(map_ordered(settle, len(members)))
@@ -336,12 +335,10 @@ def _centroids(X: NDArray[np.float32], n: int, seed: int) -> NDArray[np.float32]
 
 def _nearest(X: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int32]:
     """The nearest centroid of each row, shape ``(n_rows,)``."""
-    norms = np.square(centroids).sum(axis=1)
-    doubled = np.ascontiguousarray(-2 * centroids.T)
 
     def nearest(i: int) -> NDArray[np.int32]:
         rows = X[i * BLOCK_QUERIES : (i + 1) * BLOCK_QUERIES]
-        return np.asarray((rows @ doubled + norms).argmin(axis=1), np.int32)
+        return np.asarray(_squared(rows, centroids).argmin(axis=1), np.int32)
 
     with blas_threads(1):
         parts = list(map_ordered(nearest, -(-len(X) // BLOCK_QUERIES)))
@@ -354,15 +351,22 @@ def _chunks(queries: NDArray[Any], n_points: int) -> list[NDArray[Any]]:
     return [queries[begin : begin + step] for begin in range(0, len(queries), step)]
 
 
+def _squared(points: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Squared distances, less the square of each point, which no comparison of centroids needs."""
+    squared: NDArray[np.float32] = points @ (-2 * centroids.T)
+    squared += np.square(centroids).sum(axis=1)
+    return squared
+
+
 def _by_distance(point: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
     return np.argsort(np.square(centroids - point).sum(axis=1), kind="stable")
 
 
 def _nearest_few(
-    doubled: NDArray[np.float32], centroids: NDArray[np.float32], n: int
+    queries: NDArray[np.float32], centroids: NDArray[np.float32], n: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which centroids are nearest to each query, and which come next up to `n`, ``(n_queries, n_centroids)``."""
-    squared = doubled @ np.vstack([centroids.T, np.square(centroids).sum(axis=1)])
+    squared = _squared(queries, centroids)
     n = min(n, len(centroids))
     few = max(n // NEARER_PART, 1)
     limits = np.partition(squared, [few - 1, n - 1], axis=1)[:, [few - 1, n - 1], None]
@@ -375,11 +379,11 @@ def _ranks(
 ) -> NDArray[np.int64]:
     """How many centroids are nearer to each point than the wanted ones are, shape of `wanted`."""
     ranks = np.empty(wanted.shape, np.int64)
-    norms = np.square(centroids).sum(axis=1)
     for begin in range(0, len(points), 64):
         part = slice(begin, begin + 64)
-        squared = norms - 2 * points[part] @ centroids.T
-        place = squared.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        place = (
+            _squared(points[part], centroids).argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+        )
         ranks[part] = np.take_along_axis(place, wanted[part], axis=1)
     return ranks
 
@@ -410,15 +414,27 @@ def _best_of(
     return np.take_along_axis(candidates, kept, axis=1), np.take_along_axis(values, kept, axis=1)
 
 
-def _by_difference(
-    queries: NDArray[np.float32], points: NDArray[np.float32], found: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """What was found, nearest first by the length of differences."""
+def sorted_by_difference(
+    queries: NDArray[np.float32], points: NDArray[np.float32], found: NDArray[np.integer[Any]]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """What was found for each query, nearest first, and how far it is.
+
+    Distances are lengths of differences: those from norms and products are not exactly 0 between equal points.
+
+    Parameters
+    ----------
+    queries
+        Shape ``(n_queries, n_features)``.
+    points
+        Shape ``(n_points, n_features)``.
+    found
+        Positions of points, shape ``(n_queries, k)``.
+    """
     apart = np.empty(found.shape, np.float32)
     chunk = max(1, DIFFERENCE_BYTES // (4 * found.shape[1] * points.shape[1]))
     for begin in range(0, len(queries), chunk):
         part = slice(begin, begin + chunk)
-        difference = points[found[part], :-1] - queries[part, None]
+        difference = points[found[part]] - queries[part, None]
         apart[part] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
     order = np.argsort(apart, axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(apart, order, axis=1)

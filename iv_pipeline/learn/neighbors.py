@@ -14,7 +14,7 @@ import numpy as np
 
 from iv_pipeline.engine import n_workers
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.cells import Cells, Reach, fit_cells
+from iv_pipeline.learn.cells import Cells, Reach, fit_cells, sorted_by_difference
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -91,7 +91,7 @@ def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> N
     indices, distances = cells.search(X, n_neighbors + 1, reach)
     kept = _not_self(indices, np.arange(len(X)))
     indices, distances = indices[kept].reshape(len(X), -1), distances[kept].reshape(len(X), -1)
-    recall = _recall(truth, indices[judged])
+    recall = recall_of(truth, indices[judged])
     return NeighborGraph(indices, distances, recall, cells.n_cells, reach.n_probes)
 
 
@@ -120,7 +120,7 @@ def tune_cells(
     n_each = min(RECALL_QUERIES, len(X) // 2)
     rows = np.random.default_rng(seed).choice(len(X), 2 * n_each, replace=False)
     found = nearest(X[rows], X, min(RECALL_NEIGHBORS + 1, len(X)))
-    truth = found[_not_self(found, rows)].reshape(len(rows), -1)
+    truth = without_self(found, rows)
     reach = cells.reach_for(X[rows[:n_each]], truth[:n_each], RECALL_AIM)
     return cells, reach, (rows[n_each:], truth[n_each:])
 
@@ -162,7 +162,7 @@ def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -
     return found
 
 
-def _recall(truth: NDArray[np.int32], found: NDArray[np.int32]) -> float:
+def recall_of(truth: NDArray[np.integer[Any]], found: NDArray[np.integer[Any]]) -> float:
     """Share of the true neighbours among as many that were found."""
     judged = found[:, : truth.shape[1]]
     judged_truth = truth[:, : judged.shape[1]]
@@ -170,19 +170,13 @@ def _recall(truth: NDArray[np.int32], found: NDArray[np.int32]) -> float:
 
 
 def _exact_graph(X: NDArray[np.float32], n_neighbors: int) -> NeighborGraph:
-    """Distances from differences, not from norms and products, so that duplicates are exactly 0 apart."""
-    indices = nearest(X, X, n_neighbors + 1)
-    indices = indices[_not_self(indices, np.arange(len(X)))].reshape(len(X), -1)
-    distances = np.empty(indices.shape, np.float32)
-    chunk = max(1, 2**24 // (indices.shape[1] * X.shape[1]))
-    for start in range(0, len(X), chunk):
-        rows = slice(start, start + chunk)
-        difference = X[indices[rows]] - X[rows, None]
-        distances[rows] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
-    order = np.argsort(distances, axis=1, kind="stable")
-    return NeighborGraph(
-        np.take_along_axis(indices, order, axis=1), np.take_along_axis(distances, order, axis=1), recall=1.0
-    )
+    found = nearest(X, X, n_neighbors + 1)
+    return NeighborGraph(*sorted_by_difference(X, X, without_self(found, np.arange(len(X)))), recall=1.0)
+
+
+def without_self(indices: NDArray[Any], rows: NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """What was found for each row but the row itself, or but the farthest where duplicates crowded it out."""
+    return indices[_not_self(indices, rows)].reshape(len(indices), -1)
 
 
 def _not_self(indices: NDArray[np.int32], rows: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
