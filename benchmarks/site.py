@@ -101,11 +101,12 @@ class Site:
             "descriptor": descriptor,
             "succeeded": succeeded,
             "reason": "" if succeeded else last_error(log, usage),
-            "stage_seconds": self._reported_seconds(stage, descriptor) if succeeded else None,
+            "stage_seconds": self._reported(stage, descriptor)["seconds"] if succeeded else None,
             **usage.to_dict(),
         }
 
-    def _reported_seconds(self, stage: str, descriptor: str | None) -> float:
+    def _reported(self, stage: str, descriptor: str | None) -> dict[str, float]:
+        """What a stage said of itself when it was last made: numbers among its metadata."""
         import dagster as dg
 
         asked = dg.AssetRecordsFilter(
@@ -115,7 +116,8 @@ class Site:
             latest = instance.fetch_materializations(asked, limit=1).records[0].asset_materialization
         if latest is None:
             raise ValueError(f"Dagster has no materialisation of {stage}")
-        return float(latest.metadata["seconds"].value)  # type: ignore[arg-type]
+        values = {key: entry.value for key, entry in latest.metadata.items()}
+        return {key: value for key, value in values.items() if isinstance(value, int | float)}
 
     def usual(
         self, descriptor: str, scalers: Sequence[str], time_limit: float, data_limit: int
@@ -153,18 +155,24 @@ class Site:
             "descriptors": list(descriptors),
             "succeeded": succeeded,
             "reason": "" if succeeded else last_error(log, usage),
-            "stages": list(self._reported(descriptors)) if succeeded else [],
+            "stages": list(self._stages_of(descriptors)) if succeeded else [],
             **usage.to_dict(),
         }
 
-    def _reported(self, descriptors: Sequence[str]) -> Iterator[dict[str, Any]]:
+    def _stages_of(self, descriptors: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What every stage of the last whole run said that it took."""
         chains: list[tuple[Sequence[str], str | None]] = [(PREPARE, None)]
         chains += [(FULL_PIPELINE, name) for name in descriptors]
         for stages, descriptor in [*chains, (SUMMARISE, None)]:
             for stage in stages:
-                seconds = self._reported_seconds(stage, descriptor)
-                yield {"stage": stage, "descriptor": descriptor, "succeeded": True, "stage_seconds": seconds}
+                said = self._reported(stage, descriptor)
+                yield {
+                    "stage": stage,
+                    "descriptor": descriptor,
+                    "succeeded": True,
+                    "stage_seconds": said["seconds"],
+                    "anonymous_bytes": said["peak_memory_mb"] * MIB,
+                }
 
     def label(self, descriptor: str, fitted: int, rows: int, seed: int) -> dict[str, Any]:
         """Label new rows by every algorithm of a finished descriptor in a process of its own; what that took."""

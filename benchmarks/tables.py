@@ -129,7 +129,15 @@ def whole_sentence(whole: Measured) -> str:
 
 
 def _largest(whole: Measured) -> str:
-    return f" and {megabytes(whole['largest_bytes'])} MB in any process" if "largest_bytes" in whole else ""
+    if "largest_bytes" not in whole:
+        return ""
+    text = f" and {megabytes(whole['largest_bytes'])} MB in any process"
+    told = [stage for stage in whole["stages"] if "anonymous_bytes" in stage]
+    if not told:
+        return text
+    most = max(told, key=lambda stage: stage["anonymous_bytes"])
+    of = f" of {most['descriptor']}" if most["descriptor"] else ""
+    return f"{text} (in `{most['stage']}`{of})"
 
 
 def whole_table(whole: Measured) -> str:

@@ -326,6 +326,7 @@ def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
     assert report.main(["--results", str(results)]) == 0
     page = (tmp_path / "RESULTS.md").read_text()
     assert "The whole run, `make run`, one process for vdc_color" in page
+    assert re.search(r"\d MB in any process \(in `\w+`( of vdc_color)?\)", page)
     assert re.search(r"\| clustering_trials +\| each +\|", page)
     assert re.search(r"\| vdc_color +\| kmeans +\| +400 \| +90 \|", page)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_REPRESENTATIVES = 20_000
 """Points of all components together that look for the nearest other component."""
+BLOCK_POINTS = 1_000
+"""Of those, how many measure their distance to all at once."""
 NEAR_COMPONENTS = 4
 """Components that each one looks at closely."""
 
@@ -136,18 +138,29 @@ def _bridges(
     ends: list[tuple[int, int, float]] = []
     for c, (rows, start) in enumerate(zip(chosen, starts, strict=True)):
         own = slice(start, start + len(rows))
-        squared = norms[own, None] + norms - 2 * points[own] @ points.T
-        squared[:, own] = np.inf
-        to_component = np.minimum.reduceat(squared.min(axis=0), starts)
-        near = np.argsort(to_component, kind="stable")[: min(NEAR_COMPONENTS, n_components - 1)]
-        nearest = [
-            int(everyone[s + squared[:, s:e].min(axis=0).argmin()])
-            for s, e in _spans(starts, near, len(everyone))
-        ]
+        apart = _squared_distances_to_set(points, norms, own)
+        apart[own] = np.inf
+        near = np.argsort(np.minimum.reduceat(apart, starts), kind="stable")
+        near = near[: min(NEAR_COMPONENTS, n_components - 1)]
+        nearest = [int(everyone[s + apart[s:e].argmin()]) for s, e in _spans(starts, near, len(everyone))]
         pairs = [_closest(X, core, members[c], members[o], b) for o, b in zip(near, nearest, strict=True)]
         ends.append(min(pairs, key=lambda pair: pair[2]))
     sources, targets, lengths = zip(*ends, strict=True)
     return np.array(sources), np.array(targets), np.array(lengths)
+
+
+def _squared_distances_to_set(
+    points: NDArray[np.float32], norms: NDArray[np.float32], chosen: slice
+) -> NDArray[np.float32]:
+    """From each point to the nearest of the chosen ones, shape ``(n_points,)``; few of them are met at once."""
+    apart = np.full(len(points), np.inf, np.float32)
+    for begin in range(chosen.start, chosen.stop, BLOCK_POINTS):
+        part = slice(begin, min(begin + BLOCK_POINTS, chosen.stop))
+        products = points[part] @ points.T
+        products *= -2
+        products += norms[part, None]
+        np.minimum(apart, products.min(axis=0) + norms, out=apart)
+    return apart
 
 
 def _spans(starts: NDArray[Any], components: NDArray[Any], n: int) -> list[tuple[int, int]]:
@@ -179,7 +192,9 @@ def _nearest_of(
     X: NDArray[np.float32], core: NDArray[np.float32], rows: NDArray[Any], point: int
 ) -> tuple[int, float]:
     """Which of `rows` reaches `point` most easily, and their mutual reachability."""
-    gap = np.sqrt(np.square(X[rows] - X[point]).sum(axis=1, dtype=np.float64))
+    difference = X[rows]
+    difference -= X[point]
+    gap = np.sqrt(np.einsum("nd,nd->n", difference, difference, dtype=np.float64))
     reach = np.maximum(gap, np.maximum(core[rows], core[point]))
     best = int(reach.argmin())
     return int(rows[best]), float(reach[best])
