@@ -16,6 +16,7 @@ RECLUSTER = (
     "pca",
     "scaled_pca",
     "clustering_trials",
+    "representation",
     "neighbors",
     "hierarchy",
     "clusters",

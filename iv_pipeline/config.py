@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ScalerName = Literal["standard", "minmax", "robust"]
 AlgorithmName = Literal["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "hdbscan", "dbscan"]
 
+RepresentationName = Literal["pca", "whitened", "umap", "whitened_umap", "fusion", "whitened_fusion"]
+
 SCALERS: tuple[ScalerName, ...] = ("standard", "minmax", "robust")
 ALGORITHMS: tuple[AlgorithmName, ...] = (
     "kmeans",
@@ -33,6 +35,16 @@ ALGORITHMS: tuple[AlgorithmName, ...] = (
     "hdbscan",
     "dbscan",
 )
+REPRESENTATIONS: tuple[RepresentationName, ...] = (
+    "pca",
+    "whitened",
+    "umap",
+    "whitened_umap",
+    "fusion",
+    "whitened_fusion",
+)
+FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion"})
+"""Of combinations alone."""
 
 
 class Model(BaseModel):
@@ -69,8 +81,17 @@ class Choice(Model):
     """What a person fixes for a descriptor; what is left out is chosen by the trials."""
 
     scaler: ScalerName | None = None
+    representation: RepresentationName | None = None
     algorithm: AlgorithmName | None = None
     n_clusters: int | None = Field(None, ge=2)
+
+    @model_validator(mode="after")
+    def _is_tried(self) -> Self:
+        if self.representation not in (None, "pca") and self.scaler not in (None, "standard"):
+            raise ValueError(
+                f"representation {self.representation} is made with the scaler standard alone: leave scaler out"
+            )
+        return self
 
 
 class DescriptorConfig(Model):
@@ -115,11 +136,27 @@ class TrialsConfig(Model):
     sample_size: int = Field(20_000, ge=100)
     """Rows that trials are fitted and scored on; the final fit takes all rows."""
     scalers: tuple[ScalerName, ...] = SCALERS
+    representations: tuple[RepresentationName, ...] = Field(REPRESENTATIONS, min_length=1)
+    """What clusters are looked for in: principal components with each scaler, and what is made of the standard
+    ones: whitened, embedded by UMAP, or both; combinations also by adding up the neighbour graphs (fusion)."""
     algorithms: tuple[AlgorithmName, ...] = ALGORITHMS
     n_clusters: tuple[int, ...] = (5, 10, 20, 30, 50)
     """Numbers of clusters tried, as far as they lie within the naming budget."""
     naming_budget: int = Field(50, ge=2)
     """Clusters that a person is willing to look at and name; candidates are compared at this number."""
+
+
+class EmbeddingConfig(Model):
+    """What representations but the plain components are made of, and UMAP embeddings as a space to cluster in."""
+
+    variance: float = Field(0.95, gt=0, le=1)
+    """Share of the variance that the components of each descriptor keep: whitened and in graphs of their own, also
+    small ones tell something; at most `pca.max_components` of them."""
+    n_components: int = Field(10, ge=2)
+    n_neighbors: int = Field(15, ge=2)
+    min_dist: float = Field(0.0, ge=0)
+    n_epochs: int | None = Field(None, ge=1)
+    """Rounds of optimisation; null for 200 up to 50,000 images and 100 beyond."""
 
 
 class NeighborsConfig(Model):
@@ -173,6 +210,7 @@ class PipelineConfig(Model):
     scaled: ScaledConfig = ScaledConfig()
     pca: PCAConfig = PCAConfig()
     trials: TrialsConfig = TrialsConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
     neighbors: NeighborsConfig = NeighborsConfig()
     clustered: ClusteredConfig = ClusteredConfig()
     outliers: OutliersConfig = OutliersConfig()
@@ -196,6 +234,18 @@ class PipelineConfig(Model):
                 )
             if len(set(combination.of)) < len(combination.of):
                 raise ValueError(f"combination {name!r} names a descriptor twice")
+        return self
+
+    @model_validator(mode="after")
+    def _choices_can_be_made(self) -> Self:
+        for name, descriptor in self.descriptors.items():
+            if descriptor.choose.representation in FUSIONS:
+                raise ValueError(
+                    f"descriptor {name!r} cannot be represented by {descriptor.choose.representation}: "
+                    "there is nothing to fuse it with"
+                )
+        if FUSIONS.issuperset(self.trials.representations):
+            raise ValueError("trials.representations needs one that a single descriptor can have")
         return self
 
     @property

@@ -17,7 +17,7 @@ from upath import UPath
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import Attachment, NeighborModel
 from iv_pipeline.learn.labelling import Labeller, labels_of, rule_from_arrays
-from iv_pipeline.learn.pca import PCA
+from iv_pipeline.learn.representation import Affine, Placement, pack_fit, unpack_fit
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import VectorTable, read_table
@@ -28,13 +28,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from iv_pipeline.learn.pca import PCA
+
+VECTORS = "vectors"
 MODELS_KEY = b"iv_pipeline.models"
 """Under which the table of clusters keeps what made them, as an ``npz`` file.
 
-``pca/<array>`` reduces raw vectors, ``<algorithm>/<array>`` gives them labels, and ``<algorithm>/numbers`` says
-which label is which number in the column ``label_<algorithm>``; ``winner`` names the algorithm behind the column
-``cluster``, and ``numbers`` those of its labels there, which a refit takes over from the fit before.
+``vectors/<array>`` turns raw vectors into those that were clustered, ``<algorithm>/<array>`` gives them labels,
+and ``<algorithm>/numbers`` says which label is which number in the column ``label_<algorithm>``; ``winner`` names
+the algorithm behind the column ``cluster``, and ``numbers`` those of its labels there, which a refit takes over
+from the fit before.
 """
+REPRESENTATION = "representation"
+"""Column of the vectors that were clustered, where they are not the scaled principal components themselves."""
+SOURCE = "source"
+"""Column of what they were embedded from: new images are placed between their neighbours in it."""
 CORE_DISTANCE = "core_distance"
 """Column of the table of clusters that density methods attach new images by."""
 
@@ -56,14 +64,14 @@ class FittedAlgorithm:
 
 
 def pack_models(
-    pca: PCA, fitted: Mapping[str, FittedAlgorithm], winner: str, numbers: NDArray[np.int32]
+    fit: tuple[PCA, list[int]], fitted: Mapping[str, FittedAlgorithm], winner: str, numbers: NDArray[np.int32]
 ) -> dict[bytes, bytes]:
     """Metadata for the table of clusters, which so holds all that it takes to label other images.
 
     Parameters
     ----------
-    pca
-        Of the scaler that was clustered.
+    fit
+        What turns raw vectors into those that were clustered, as for `iv_pipeline.learn.representation.pack_fit`.
     fitted
         By algorithm.
     winner
@@ -71,7 +79,7 @@ def pack_models(
     numbers
         Number in that column of each of its labels.
     """
-    arrays = {f"pca/{key}": value for key, value in pca.to_arrays().items()}
+    arrays = {f"{VECTORS}/{key}": value for key, value in pack_fit(*fit).items()}
     for name, algorithm in fitted.items():
         arrays |= {f"{name}/{key}": value for key, value in algorithm.rule.items()}
         arrays[f"{name}/numbers"] = algorithm.numbers
@@ -109,13 +117,13 @@ def load_labeller(
     models = _unpack(table, path, descriptor)
     name = algorithm or str(models["winner"])
     arrays = _of(models, name)
-    if not arrays or name == "pca":
-        known = ", ".join(sorted({key.partition("/")[0] for key in models if "/" in key} - {"pca"}))
+    if not arrays or name == VECTORS:
+        known = ", ".join(sorted({key.partition("/")[0] for key in models if "/" in key} - {VECTORS}))
         raise InputError(f"{path} has no clusters by {name!r}, only by {known}")
     rule = rule_from_arrays(arrays)
     model = _attaching(table, name, rule, arrays["numbers"], seed) if isinstance(rule, Attachment) else rule
     return Labeller(
-        PCA.from_arrays(_of(models, "pca")),
+        _representation(table, *unpack_fit(_of(models, VECTORS)), seed),
         model,
         models["numbers"] if algorithm is None else arrays["numbers"],
     )
@@ -136,11 +144,24 @@ def _of(models: Mapping[str, NDArray[Any]], name: str) -> dict[str, NDArray[Any]
     return {key.removeprefix(prefix): value for key, value in models.items() if key.startswith(prefix)}
 
 
+def _clustered_column(table: VectorTable) -> str:
+    return REPRESENTATION if REPRESENTATION in table.vector_columns else table.vector_columns[0]
+
+
+def _representation(table: VectorTable, pca: PCA, parts: list[int], seed: int) -> Affine | Placement:
+    """What turns raw vectors of new images into the vectors that were clustered."""
+    if not parts:
+        return Affine(pca)
+    embedding = table.vectors(_clustered_column(table)).to_array()
+    usable = finite_rows(embedding)
+    return Placement(pca, parts, table.vectors(SOURCE).to_array()[usable], embedding[usable], seed=seed)
+
+
 def _attaching(
     table: VectorTable, algorithm: str, rule: Attachment, numbers: NDArray[np.int32], seed: int
 ) -> NeighborModel:
     """The rows of the fit with their labels, as a model."""
-    X = table.vectors(table.vector_columns[0]).to_array()
+    X = table.vectors(_clustered_column(table)).to_array()
     usable = finite_rows(X)
     labels = labels_of(table.column(f"label_{algorithm}").to_numpy()[usable], numbers)
     return NeighborModel(X[usable], labels, table.column(CORE_DISTANCE).to_numpy()[usable], rule, seed)

@@ -39,10 +39,11 @@ CONFIG: dict[str, Any] = {
     "combinations": {PARTITIONS[2]: list(PARTITIONS[:2])},
     "trials": {"naming_budget": 6, "n_clusters": [3, 6], "scalers": ["standard", "robust"]},
     "neighbors": {"n_neighbors": 15, "min_samples": 5},
+    "embedding": {"n_epochs": 20},
     "projection": {"n_epochs": 20},
     "clustered": {"rows": 100},
 }
-QUICK = {"projection": {"n_epochs": 1}}
+QUICK = {"projection": {"n_epochs": 1}, "embedding": {"n_epochs": 1}}
 """For runs in processes of their own, where nothing is compiled."""
 REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -300,6 +300,7 @@ def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
             "naming_budget": 6,
             "n_clusters": [6],
             "scalers": ["standard"],
+            "representations": ["pca"],
             "algorithms": ["kmeans", "dbscan"],
         },
         "projection": {"n_epochs": 1},

@@ -17,7 +17,9 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_projects_own_configuration_is_valid_and_lists_the_heaviest_first() -> None:
     config = load_config(Path(__file__).parent.parent / "pipeline.yaml")
-    assert config.partitions == ["efficientnet-b7", "osnet", "vdc_type", "vdc_color", "vdc_type+vdc_color"]
+    four = ["efficientnet-b7", "osnet", "vdc_type", "vdc_color"]
+    assert config.partitions == [*four, "vdc_type+vdc_color", "all"]
+    assert config.blocks("all") == tuple(four)
     assert config.blocks("vdc_type+vdc_color") == ("vdc_type", "vdc_color")
     assert config.delivery.identity is None
 
@@ -36,6 +38,9 @@ def test_a_few_lines_are_enough(tmp_path: Path) -> None:
         (MINIMAL + "combinations: {a: [a, b]}", "'a' is both a descriptor and a combination"),
         (MINIMAL + "combinations: {c: [a, a]}", "names a descriptor twice"),
         (MINIMAL + "combinations: {c: [a]}", "combinations.c.of"),
+        ("descriptors: {a: {file: f, choose: {representation: fusion}}}", "nothing to fuse it with"),
+        ("descriptors: {a: {file: f, choose: {representation: umap, scaler: robust}}}", "leave scaler out"),
+        (MINIMAL + "trials: {representations: [fusion]}", "needs one that a single descriptor can have"),
         (MINIMAL + "pca: {variance: 1.5}", "pca.variance: Input should be less than or equal to 1"),
         (MINIMAL + "pca: {varience: 0.5}", "pca.varience: there is no such setting"),
         (MINIMAL + "delivery: {identity: '['}", "identity is no regular expression"),

@@ -34,12 +34,28 @@ def test_every_algorithm_labels_the_images_of_its_fit_again(
     # so few images are dense only by a low standard
     pipeline = again(descriptors=descriptors, neighbors={"n_neighbors": 15, "min_samples": 2})
     result = pipeline.materialise(
-        "clustering_trials", "neighbors", "hierarchy", "clusters", partition="vdc_type"
+        "clustering_trials", "representation", "neighbors", "hierarchy", "clusters", partition="vdc_type"
     )
     assert result.success, reasons(result)
     cluster, _ = load_labeller(pipeline.root, "vdc_type").predict(pipeline.matrix("vdc_type"))
     fitted = pipeline.read("clusters", "vdc_type").column("cluster").to_numpy()
     assert np.mean(cluster == fitted) >= (0.97 if algorithm in {"hdbscan", "dbscan"} else 0.99)
+
+
+@pytest.mark.parametrize("representation", ["whitened", "whitened_umap", "fusion"])
+def test_images_of_the_fit_are_labelled_again_whatever_was_clustered(
+    representation: str, again: Callable[..., Pipeline]
+) -> None:
+    combination = {"of": list(PARTITIONS[:2]), "choose": {"representation": representation}}
+    pipeline = again(combinations={PARTITIONS[2]: combination})
+    stages = ("clustering_trials", "representation", "neighbors", "hierarchy", "clusters")
+    result = pipeline.materialise(*stages, partition=PARTITIONS[2])
+    assert result.success, reasons(result)
+    vectors = np.hstack([pipeline.matrix(block) for block in PARTITIONS[:2]])
+    cluster, _ = load_labeller(pipeline.root, PARTITIONS[2]).predict(vectors)
+    table = pipeline.read("clusters", PARTITIONS[2])
+    assert ("source" in table.vector_columns) == (representation != "whitened")
+    assert np.mean(cluster == table.column("cluster").to_numpy()) >= 0.99
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "gaussianmixture", "agglomerative", "dbscan"])

@@ -15,6 +15,7 @@ from iv_pipeline.assets.outliers import outliers
 from iv_pipeline.assets.pca import pca
 from iv_pipeline.assets.projection import projection
 from iv_pipeline.assets.report import report
+from iv_pipeline.assets.representation import representation
 from iv_pipeline.assets.scaled import scaled
 from iv_pipeline.assets.scaled_pca import scaled_pca
 from iv_pipeline.assets.stage import Stage
@@ -31,6 +32,7 @@ STAGES: tuple[Stage, ...] = (
     pca,
     scaled_pca,
     clustering_trials,
+    representation,
     neighbors,
     hierarchy,
     clusters,

@@ -1,18 +1,31 @@
 """Stage `clustering_trials`: which scaler, algorithm and parameters label best, without labels."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.stage import Check, Result, stage
-from iv_pipeline.config import Settings
+from iv_pipeline.assets.views import BLOCK, view_of
+from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.learn.clustering import Space
-from iv_pipeline.learn.selection import Judge, fit_predictor, run_trials
+from iv_pipeline.learn.representation import RECIPES, Embedder, represent
+from iv_pipeline.learn.selection import Candidate, Judge, fit_predictor, run_trials
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.tables import VectorTable
 
-SHOWN = ["scaler", "algorithm", "n_clusters", "noise_share", "predictability", "stability", "silhouette"]
+SHOWN = [
+    "scaler",
+    "representation",
+    "algorithm",
+    "n_clusters",
+    "noise_share",
+    "predictability",
+    "stability",
+    "silhouette",
+]
 
 
 @stage(
@@ -28,25 +41,35 @@ def clustering_trials(
     views: VectorTable,
     image_index: pd.DataFrame,
 ) -> Result:
-    """Every scaler × algorithm × parameters tried on one sample, with its scores; which won, and why."""
+    """Every representation × algorithm × parameters tried on one sample, with its scores; which won, and why."""
     config = settings.config
     rows = views.column("row").to_numpy()
-    sample = {kind: scaled_pca.vectors(kind).take(rows) for kind in config.trials.scalers}
+    sample = {kind: scaled_pca.vectors(kind).take(rows) for kind in SCALERS}
     usable = np.logical_and.reduce([finite_rows(X) for X in sample.values()])
-    rows = rows[usable]
     blocks = config.blocks(context.partition_key)
+    others = [name for name in config.descriptors if name not in blocks]
+    # nobody judges itself: without another descriptor, each block judges what the others make without it
+    judges = others or (blocks if len(blocks) > 1 else ())
     predictors = {
-        name: fit_predictor(views.vectors(name).to_array()[usable], config.seed)
-        for name in config.descriptors
-        if name not in blocks
+        name: fit_predictor(views.vectors(view_of(name)).to_array()[usable], config.seed) for name in judges
     }
     selection = run_trials(
-        {
-            kind: Space(X[usable], config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
-            for kind, X in sample.items()
-        },
-        Judge(predictors, _identities(image_index, rows), config.seed),
-        n_clusters=config.trials.n_clusters,
+        _candidates(
+            config,
+            {kind: X[usable] for kind, X in sample.items()},
+            {
+                kind: {name: views.vectors(view_of(name, kind)).to_array()[usable] for name in blocks}
+                for kind in (*SCALERS, BLOCK)
+            },
+            leave_out=not others and len(blocks) > 1,
+        ),
+        Judge(
+            predictors=predictors if others else {},
+            own={} if others else predictors,
+            identities=_identities(image_index, rows[usable]),
+            naming_budget=config.trials.naming_budget,
+            seed=config.seed,
+        ),
         naming_budget=config.trials.naming_budget,
         algorithms=config.trials.algorithms,
         fixed=config.choice(context.partition_key).model_dump(),
@@ -63,12 +86,50 @@ def clustering_trials(
             "n_clusters": winner.n_clusters,
             **{f"winner_{name}": score for name, score in winner.scores.items() if np.isfinite(score)},
             "noise_share": winner.clustering.noise_share,
-            "sampled_rows": len(rows),
+            "sampled_rows": int(usable.sum()),
             "best_trials": dg.MetadataValue.md(best.to_markdown(index=False)),
             "selection": dg.MetadataValue.md(plots.inline(plots.selection_curve(frame))),
         },
         lambda: [Check("one_winner", int(frame["won"].sum()) == 1)],
     )
+
+
+def _candidates(
+    config: PipelineConfig,
+    sample: dict[str, np.ndarray],
+    views: dict[str, dict[str, np.ndarray]],
+    *,
+    leave_out: bool,
+) -> Iterator[Candidate]:
+    """Every representation of the sample, made when its turn comes.
+
+    `sample` holds reduced vectors by scaler, `views` those of each descriptor that takes part, by scaler and as
+    the block that other representations are made of.
+    """
+    embedder = Embedder(**config.embedding.model_dump(exclude={"variance"}), seed=config.seed)
+
+    def space(X: np.ndarray) -> Space:
+        return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
+
+    def candidate(kind: str, name: str) -> Candidate:
+        recipe, blocks = RECIPES[name], views[kind if name == "pca" else BLOCK]
+        return Candidate(
+            kind,
+            name,
+            space(sample[kind] if name == "pca" else represent(list(blocks.values()), recipe, embedder)),
+            counts=config.trials.n_clusters if name == "pca" else (),
+            without={
+                block: space(represent([X for b, X in blocks.items() if b != block], recipe, embedder))
+                for block in (blocks if leave_out else ())
+            },
+            parts=not recipe.embed,
+        )
+
+    for name in config.trials.representations:
+        if name == "pca":
+            yield from (candidate(kind, name) for kind in config.trials.scalers)
+        elif len(views[BLOCK]) > 1 or not RECIPES[name].fuse:
+            yield candidate("standard", name)
 
 
 def _identities(image_index: pd.DataFrame, rows: np.ndarray) -> np.ndarray | None:

@@ -8,13 +8,13 @@ import pandas as pd
 
 from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
+from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.labelling import CORE_DISTANCE, FittedAlgorithm, pack_models
+from iv_pipeline.labelling import CORE_DISTANCE, REPRESENTATION, SOURCE, FittedAlgorithm, pack_models
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
 from iv_pipeline.learn.labelling import n_labels_of, numbers_of, rule_of, rule_to_arrays
 from iv_pipeline.learn.numbering import carry_over, number_by_size
-from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.layout import file_of
@@ -32,26 +32,34 @@ def clusters(
     settings: dg.ResourceParam[Settings],
     scaled_pca: VectorTable,
     clustering_trials: pd.DataFrame,
+    representation: VectorTable,
     neighbors: VectorTable,
     hierarchy: dict[str, np.ndarray],
-    pca: dict[str, np.ndarray],
 ) -> Result:
     """All images clustered by every algorithm with its best parameters; `cluster` is the winner's label."""
     config = settings.config
     winner = winner_of(clustering_trials)
     scaler = winner["scaler"]
-    X = scaled_pca.vectors(scaler).to_array()
+    reduced = scaled_pca.vectors(scaler).to_array()
+    vectors = representation.vectors("vectors")
+    X = vectors.to_array()
     usable = finite_rows(X)
+    columns: dict[str, object] = {IMAGE_PATH: scaled_pca.column(IMAGE_PATH), scaler: reduced}
+    # the stored graph is one of components, also where something else was made of them to cluster
+    own = winner["representation"] != "pca"
+    if own:
+        columns |= {REPRESENTATION: X}
+        if "source" in representation.vector_columns:
+            columns |= {SOURCE: representation.vectors("source").to_array()}
     space = Space(
         X[usable],
         config.seed,
         config.neighbors.n_neighbors,
         config.neighbors.min_samples,
-        FiniteRows(scaled_pca.vectors(scaler), int(usable.sum())),
-        graph_of(neighbors, usable),
-        hierarchy_of(hierarchy),
+        FiniteRows(vectors, int(usable.sum())),
+        None if own else graph_of(neighbors, usable),
+        None if own else hierarchy_of(hierarchy),
     )
-    columns: dict[str, object] = {IMAGE_PATH: scaled_pca.column(IMAGE_PATH), scaler: X}
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
     core_distance = np.full(len(X), np.nan, np.float32)
@@ -74,13 +82,14 @@ def clusters(
             confidence[usable] = clustering.confidence
             numbers = numbers_of(clustering.labels, cluster[usable], n_labels_of(rule))
     columns |= {"cluster": cluster, "confidence": confidence, CORE_DISTANCE: core_distance}
-    models = pack_models(unpack_maps(pca)[scaler], fitted, winner["algorithm"], numbers)
+    models = pack_models(fit_of(representation), fitted, winner["algorithm"], numbers)
     sizes = pd.Series(cluster[usable]).value_counts().sort_index()
     noise = float((cluster[usable] == NOISE).mean())
     return Result(
         table_from_arrays(columns, metadata=models),
         lambda: {
             "scaler": scaler,
+            "representation": winner["representation"],
             "algorithm": winner["algorithm"],
             "n_clusters": int((sizes.index != NOISE).sum()),
             "noise_share": noise,

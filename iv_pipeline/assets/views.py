@@ -6,22 +6,22 @@ import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
-from iv_pipeline.config import Settings
+from iv_pipeline.config import SCALERS, Settings
 from iv_pipeline.engine import ArrayBatches
-from iv_pipeline.learn.pca import PCA, fit_pca
+from iv_pipeline.learn.pca import PCA, Projection, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.tables import IMAGE_PATH, as_strings, table_from_arrays
 
-MAX_COMPONENTS = 100
-"""Of a view: neighbours hardly change with more, and predictions are made in every trial."""
+BLOCK = "block"
+"""Standardised components as many as `embedding.variance` asks for: what is whitened and embedded."""
 
 
 @stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True)
 def views(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:
-    """One sample of images in every descriptor, standardised and reduced.
+    """One sample of images in every descriptor, scaled and reduced.
 
     Read from the delivery, so that no descriptor waits for another.
     """
@@ -38,14 +38,19 @@ def views(
     for name in config.descriptors:
         sample = ArrayBatches(delivery.matrix(name)[rows])
         statistics = compute_statistics(sample)
-        components = fit_pca(
-            statistics, fit_scaler("standard", statistics), config.pca.variance, MAX_COMPONENTS
-        )
-        columns[name] = np.concatenate(
-            [components.transform(sample.batch(i)) for i in range(sample.n_batches)]
-        )
-        context.log.info("views · %s · %d components", name, components.n_components)
-        kept[name] = components
+        most = config.pca.max_components
+        maps = {
+            str(kind): fit_pca(statistics, fit_scaler(kind, statistics), config.pca.variance, most)
+            for kind in SCALERS
+        }
+        standard = fit_scaler("standard", statistics)
+        maps[BLOCK] = fit_pca(statistics, standard, config.embedding.variance, most)
+        project = Projection(list(maps.values()))
+        parts = [project(sample.batch(i)) for i in range(sample.n_batches)]
+        for kind, vectors in zip(maps, zip(*parts, strict=True), strict=True):
+            columns[view_of(name, kind)] = np.concatenate(vectors)
+        kept[name] = maps["standard"]
+        context.log.info("views · %s · %d components", name, kept[name].n_components)
     shares = [
         {"descriptor": n, "components": c.n_components, "variance kept": c.explained_variance_ratio.sum()}
         for n, c in kept.items()
@@ -57,3 +62,8 @@ def views(
             "views": dg.MetadataValue.md(pd.DataFrame(shares).round(3).to_markdown(index=False)),
         },
     )
+
+
+def view_of(descriptor: str, kind: str = "standard") -> str:
+    """The column of a descriptor under a scaler, or as the block that other representations are made of."""
+    return f"{descriptor}/{kind}"

@@ -82,6 +82,7 @@ def rank_descriptors(winners: Mapping[str, pd.Series[Any]]) -> pd.DataFrame:
         {
             "descriptor": name,
             "scaler": winner["scaler"],
+            "representation": winner["representation"],
             "algorithm": winner["algorithm"],
             "parameters": winner["parameters"],
             "n_clusters": int(winner["n_clusters"]),

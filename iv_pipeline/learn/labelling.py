@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iv_pipeline.learn.clustering import Model
-    from iv_pipeline.learn.pca import PCA
 
 RULES: dict[str, type[Any]] = {
     "prototypes": PrototypeModel,
@@ -92,21 +91,31 @@ def labels_of(clusters: NDArray[np.integer[Any]], numbers: NDArray[np.int32]) ->
     return behind
 
 
+class Representation(Protocol):
+    """What turns raw vectors into those that were clustered."""
+
+    n_features: int
+
+    def transform(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """All rows of `matrix`; not finite where a raw row is not."""
+        ...
+
+
 @dataclass(frozen=True)
 class Labeller:
     """Labels images by their raw descriptors, with what was learnt on others.
 
     Attributes
     ----------
-    pca
-        Scaler and principal components of the fit.
+    representation
+        Turns raw vectors into those that were clustered.
     model
-        Assigns reduced rows.
+        Assigns those.
     numbers
         Number of the cluster behind each label of `model`, shape ``(n_labels,)``, int32.
     """
 
-    pca: PCA
+    representation: Representation
     model: Model
     numbers: NDArray[np.int32]
 
@@ -135,11 +144,10 @@ class Labeller:
             If the descriptors are not as wide as those of the fit.
         """
         matrix = ArrayBatches(X) if isinstance(X, np.ndarray) else X
-        if matrix.shape[1] != len(self.pca.mean):
-            raise ValueError(f"descriptors of {matrix.shape[1]} features: the fit had {len(self.pca.mean)}")
-        with blas_threads(1):  # the batches run in parallel
-            parts = list(map_rows(self.pca.transform, matrix))
-        reduced = np.concatenate(parts) if parts else np.empty((0, self.pca.n_components), np.float32)
+        n_features = self.representation.n_features
+        if matrix.shape[1] != n_features:
+            raise ValueError(f"descriptors of {matrix.shape[1]} features: the fit had {n_features}")
+        reduced = self.representation.transform(matrix)
         usable = finite_rows(reduced)
         labels, sure = self._assign(reduced if usable.all() else reduced[usable])
         cluster = np.full(len(reduced), NOISE, np.int32)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-import numpy as np
 from joblib import Parallel, delayed
 
 from iv_pipeline.engine import n_workers
+from iv_pipeline.learn.embedding import fuzzy_graph, lay_out, start_from
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from iv_pipeline.learn.neighbors import NeighborGraph
@@ -44,8 +46,7 @@ def umap_layouts(
     min_dist
         Least distance of points on the map.
     n_epochs
-        Rounds of optimisation; None for 200 up to `PARALLEL_ROWS` rows and 100 beyond: on 52,000 rows the second
-        hundred took the share of 50 neighbours that stay neighbours from 12.3 to 12.9 %, in twice the time.
+        Rounds of optimisation; None as in `iv_pipeline.learn.embedding.lay_out`.
     seed
         Of the optimisation.
 
@@ -53,64 +54,10 @@ def umap_layouts(
     -------
     list of numpy.ndarray
         Shape ``(n_rows, d)``, float32, for each `d` in `dimensions`.
-
-    Notes
-    -----
-    McInnes, Healy, Melville 2018. The layout starts from the leading principal components instead of a spectral
-    embedding, which is as good a start (Kobak, Linderman 2021) and takes no time.
     """
-    from umap.umap_ import fuzzy_simplicial_set
-
-    n_epochs = n_epochs or (200 if len(X) < PARALLEL_ROWS else 100)
-    k = min(n_neighbors - 1, graph.n_neighbors)
-    own = np.arange(graph.n_rows, dtype=np.int32)[:, None]
-    indices = np.hstack([own, graph.indices[:, :k]])
-    distances = np.hstack([np.zeros((graph.n_rows, 1), np.float32), graph.distances[:, :k]])
-    random_state = np.random.RandomState(seed)
-    fuzzy, _, _ = fuzzy_simplicial_set(
-        X, k + 1, random_state, "euclidean", knn_indices=indices, knn_dists=distances
-    )
-    starts = [_start(X, d, seed) for d in dimensions]
+    fuzzy = fuzzy_graph(X, graph, n_neighbors)
+    starts = [start_from(X, d, seed) for d in dimensions]
+    draw = partial(lay_out, fuzzy, min_dist=min_dist, n_epochs=n_epochs, seed=seed)
     if len(X) < PARALLEL_ROWS or n_workers() < 2:
-        return [_lay_out(fuzzy, start, min_dist, n_epochs, seed) for start in starts]
-    jobs = (delayed(_lay_out)(fuzzy, start, min_dist, n_epochs, seed) for start in starts)
-    return list(Parallel(min(len(starts), n_workers()), max_nbytes=None)(jobs))
-
-
-def _lay_out(
-    fuzzy: Any, start: NDArray[np.float32], min_dist: float, n_epochs: int | None, seed: int
-) -> NDArray[np.float32]:
-    """UMAP's layout of a fuzzy graph from a start, on one thread: the price of a seed."""
-    from umap.umap_ import find_ab_params, simplicial_set_embedding
-
-    a, b = find_ab_params(1.0, min_dist)
-    layout, _ = simplicial_set_embedding(
-        start,
-        fuzzy,
-        n_components=start.shape[1],
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=n_epochs,
-        init=start,
-        random_state=np.random.RandomState(seed),
-        metric="euclidean",
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
-        parallel=False,
-    )
-    return np.asarray(layout, np.float32)
-
-
-def _start(X: NDArray[np.float32], dimensions: int, seed: int) -> NDArray[np.float32]:
-    """The leading components, scaled to the width that UMAP starts from, with a little noise."""
-    rng = np.random.default_rng(seed)
-    start = np.zeros((len(X), dimensions))
-    width = min(dimensions, X.shape[1])
-    start[:, :width] = X[:, :width]
-    spread = np.abs(start).max() or 1.0
-    return (10 * start / spread + rng.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+        return [draw(start) for start in starts]
+    return list(Parallel(min(len(starts), n_workers()), max_nbytes=None)(delayed(draw)(s) for s in starts))

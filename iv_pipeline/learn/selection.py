@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Clustering, Space
 from iv_pipeline.learn.neighbors import nearest
 
@@ -47,15 +48,32 @@ class Predictor:
     known: NDArray[np.int64]
     rows: NDArray[np.int64]
 
-    def score(self, labels: NDArray[np.int32]) -> float:
-        """Adjusted mutual information of predicted and given clusters, at most 1, about 0 by chance."""
-        from sklearn.metrics import adjusted_mutual_info_score
+    def score(self, labels: NDArray[np.int32], n_clusters: int) -> float:
+        """What the predictions tell about the clusters, as a share of what `n_clusters` could tell.
 
-        shifted = labels.astype(np.int64) - NOISE  # noise is predicted like a cluster
+        Mutual information of predicted and given clusters less the one expected by chance (Vinh, Epps, Bailey
+        2010), over the logarithm of `n_clusters`: 1 if so many clusters of equal size are all predicted rightly,
+        about 0 by chance. The adjusted index proper divides by the entropy of the clusters at hand instead, and so
+        forgives clusters that tell little: a giant one with a few crumbs is predicted easily.
+
+        Parameters
+        ----------
+        labels
+            Cluster of each row, −1 for noise, which is predicted like a cluster; shape ``(n_rows,)``.
+        n_clusters
+            The same for all clusterings that are compared: the naming budget.
+        """
+        from sklearn.metrics import mutual_info_score
+        from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
+
+        shifted = labels.astype(np.int64) - NOISE
         n_labels = int(shifted.max()) + 1
         flat = shifted[self.known] + np.arange(len(self.rows))[:, None] * n_labels
         votes = np.bincount(flat.ravel(), minlength=len(self.rows) * n_labels).reshape(-1, n_labels)
-        return float(adjusted_mutual_info_score(shifted[self.rows], votes.argmax(axis=1)))
+        table = contingency_matrix(shifted[self.rows], votes.argmax(axis=1), sparse=True)
+        told = mutual_info_score(None, None, contingency=table)
+        by_chance = expected_mutual_information(table, len(self.rows))
+        return float((told - by_chance) / np.log(n_clusters))
 
 
 def fit_predictor(view: NDArray[np.float32], seed: int = 0) -> Predictor:
@@ -75,11 +93,39 @@ def fit_predictor(view: NDArray[np.float32], seed: int = 0) -> Predictor:
     return Predictor(learn[found], judge)
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """Where clusters are looked for.
+
+    Attributes
+    ----------
+    scaler, representation
+        What made the vectors.
+    space
+        The sample's vectors.
+    counts
+        Numbers of clusters tried besides the budget.
+    without
+        The same made without one of the descriptors that take part, by the descriptor left out.
+    parts
+        Rows that stability may be measured on are clustered apart; False where the vectors of a row depend on
+        all others, so that parts of the rows are no independent witnesses.
+    """
+
+    scaler: str
+    representation: str
+    space: Space
+    counts: tuple[int, ...] = ()
+    without: Mapping[str, Space] = field(default_factory=dict)
+    parts: bool = True
+
+
 @dataclass
 class Trial:
     """One clustering of the sample, and how well it did."""
 
     scaler: str
+    representation: str
     algorithm: str
     tried: dict[str, Any]
     clustering: Clustering
@@ -126,6 +172,7 @@ class Selection:
             [
                 {
                     "scaler": trial.scaler,
+                    "representation": trial.representation,
                     "algorithm": trial.algorithm,
                     "parameters": json.dumps(trial.clustering.parameters),
                     "tried": json.dumps(trial.tried),
@@ -152,19 +199,29 @@ class Judge:
     ----------
     predictors
         One for each descriptor that takes no part in what is clustered.
+    own
+        One for each descriptor that does: it judges the clusters that the others make without it.
     identities
         Code of the vehicle of each row, −1 where unknown, shape ``(n_rows,)``; None without identities.
+    naming_budget
+        Clusters that a person is willing to name: what predictions tell is a share of what so many could.
     seed
         Of the parts that stability is measured on and of the rows for the silhouette.
     """
 
     predictors: Mapping[str, Predictor] = field(default_factory=dict)
+    own: Mapping[str, Predictor] = field(default_factory=dict)
     identities: NDArray[np.int64] | None = None
+    naming_budget: int = 50
     seed: int = 0
 
     def predict(self, labels: NDArray[np.int32]) -> dict[str, float]:
         """How well each other descriptor predicts the clusters."""
-        return {name: predictor.score(labels) for name, predictor in self.predictors.items()}
+        return {n: predictor.score(labels, self.naming_budget) for n, predictor in self.predictors.items()}
+
+    def predict_without(self, left_out: str, labels: NDArray[np.int32]) -> float:
+        """How well a descriptor that takes part predicts the clusters that the others make without it."""
+        return self.own[left_out].score(labels, self.naming_budget)
 
     def score(
         self,
@@ -255,63 +312,74 @@ def _identity(labels: NDArray[np.int32], identities: NDArray[np.int64] | None) -
 
 
 def run_trials(
-    spaces: Mapping[str, Space],
+    candidates: Iterable[Candidate],
     judge: Judge,
     *,
-    n_clusters: Sequence[int],
     naming_budget: int,
     algorithms: Sequence[str] = tuple(ALGORITHMS),
     fixed: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection:
-    """Try every scaler × algorithm × parameters on the sample, and choose.
+    """Try every candidate × algorithm × parameters on the sample, and choose.
 
     Parameters
     ----------
-    spaces
-        The sample's reduced vectors by scaler.
+    candidates
+        Where to look for clusters; taken one after the other.
     judge
         What the clusterings are judged by.
-    n_clusters
-        Numbers of clusters tried; those above the budget are left out, the budget is always among them.
     naming_budget
-        Clusters that a person is willing to name.
+        Clusters that a person is willing to name; tried in any case. Larger numbers are not.
     algorithms
         Names in `ALGORITHMS`.
     fixed
-        What a person chose: `scaler`, `algorithm`, `n_clusters`, each optional.
+        What a person chose: `scaler`, `representation`, `algorithm`, `n_clusters`, each optional.
     progress
         Told what was tried.
 
     Raises
     ------
     iv_pipeline.errors.InputError
-        If there are fewer rows than clusters.
+        If there are fewer rows than clusters, or if nothing that was tried is what a person chose.
     """
     chosen = {key: value for key, value in (fixed or {}).items() if value is not None}
     budget = chosen.get("n_clusters", naming_budget)
-    counts = tuple(sorted({k for k in n_clusters if k <= budget} | {budget}))
     trials: list[Trial] = []
-    for scaler, space in spaces.items():
+    for candidate in candidates:
+        counts = tuple(sorted({k for k in candidate.counts if k <= budget} | {budget}))
+        before = len(trials)
         for name in algorithms:
             grid = ALGORITHMS[name].grid(counts)
-            trials.extend(_try(space, scaler, name, parameters, judge, budget) for parameters in grid)
-        progress(f"{scaler}: {sum(t.scaler == scaler for t in trials)} clusterings tried")
+            trials.extend(_try(candidate, name, parameters, judge, budget) for parameters in grid)
+        n_tried = len(trials) - before
+        progress(f"{candidate.representation} of {candidate.scaler}: {n_tried} clusterings tried")
     return _select(trials, budget, chosen)
 
 
-def _try(
-    space: Space, scaler: str, name: str, parameters: dict[str, Any], judge: Judge, budget: int
-) -> Trial:
+def _try(candidate: Candidate, name: str, parameters: dict[str, Any], judge: Judge, budget: int) -> Trial:
     began = time.perf_counter()
     algorithm = ALGORITHMS[name]
-    clustering = algorithm.fit(space, parameters)
+    clustering = algorithm.fit(candidate.space, parameters)
     seconds = time.perf_counter() - began
     at_budget = clustering.n_clusters >= BUDGET_TOLERANCE * budget
-    refit = (lambda part: algorithm.fit(part, parameters)) if at_budget else None
+    refit = (lambda part: algorithm.fit(part, parameters)) if at_budget and candidate.parts else None
     predicted_by = judge.predict(clustering.labels)
-    scores = judge.score(space, clustering, predicted_by, refit)
-    return Trial(scaler, name, parameters, clustering, scores, predicted_by, seconds)
+    if at_budget:  # it takes a fit for each descriptor left out
+        predicted_by |= {
+            left_out: judge.predict_without(left_out, algorithm.fit(space, parameters).labels)
+            for left_out, space in candidate.without.items()
+        }
+    scores = judge.score(candidate.space, clustering, predicted_by, refit)
+    return Trial(
+        candidate.scaler,
+        candidate.representation,
+        name,
+        parameters,
+        clustering,
+        scores,
+        predicted_by,
+        seconds,
+    )
 
 
 def _select(trials: list[Trial], budget: int, chosen: Mapping[str, Any]) -> Selection:
@@ -319,17 +387,17 @@ def _select(trials: list[Trial], budget: int, chosen: Mapping[str, Any]) -> Sele
     criterion = "predictability"
     if all(np.isnan(trial.scores[criterion]) for trial in trials):
         criterion = "stability"
-    allowed = [
-        trial
-        for trial in trials
-        if chosen.get("scaler", trial.scaler) == trial.scaler
-        and chosen.get("algorithm", trial.algorithm) == trial.algorithm
-    ]
+    wanted = {key: value for key, value in chosen.items() if key != "n_clusters"}
+    allowed = [t for t in trials if all(getattr(t, key) == value for key, value in wanted.items())]
+    if not allowed:
+        what = ", ".join(f"{key} {value}" for key, value in wanted.items())
+        raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
     at_budget = [t for t in allowed if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
     candidates = at_budget or allowed
     winner = max(candidates, key=lambda trial: _rank(trial, criterion))
     winner.won = True
-    for trials_of in _by_algorithm(t for t in trials if t.scaler == winner.scaler).values():
+    beside = [t for t in trials if (t.scaler, t.representation) == (winner.scaler, winner.representation)]
+    for trials_of in _by_algorithm(beside).values():
         within = [t for t in trials_of if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
         best = winner if winner in trials_of else max(within or trials_of, key=lambda t: _rank(t, criterion))
         best.kept = True
@@ -360,12 +428,18 @@ def _reason(
     others = [t for t in candidates if t is not winner and np.isfinite(t.scores[criterion])]
     score = winner.scores[criterion]
     sentence = (
-        f"{winner.algorithm} on {winner.scaler} with {winner.n_clusters} clusters: of {len(candidates)} "
-        f"candidates at the naming budget of {budget}, {what} ({criterion} {score:.3f}"
+        f"{winner.algorithm} on {described(winner.scaler, winner.representation)} with {winner.n_clusters} "
+        f"clusters: of {len(candidates)} candidates at the naming budget of {budget}, {what} ({criterion} "
+        f"{score:.3f}"
     )
     if others:
         second = max(others, key=lambda t: t.scores[criterion])
-        runner_up = f"{second.algorithm} on {second.scaler} {second.scores[criterion]:.3f}"
-        sentence += f"; next {runner_up}"
+        where = described(second.scaler, second.representation)
+        sentence += f"; next {second.algorithm} on {where} {second.scores[criterion]:.3f}"
     fixed = ", ".join(f"{key} {value}" for key, value in chosen.items())
     return f"{sentence})" + (f"; fixed in the configuration: {fixed}" if fixed else "")
+
+
+def described(scaler: str, representation: str) -> str:
+    """What was clustered, in words that fit after 'on'."""
+    return scaler if representation == "pca" else representation.replace("_", " ")

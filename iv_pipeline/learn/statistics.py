@@ -82,6 +82,18 @@ class Statistics:
         variance = np.where(self.constant, 0, np.diag(self.covariance))
         return np.sqrt(np.maximum(variance, 0))
 
+    def select(self, columns: slice) -> Statistics:
+        """The statistics of some features alone, over the same rows."""
+        return Statistics(
+            self.n_rows,
+            self.unusable,
+            self.mean[columns],
+            self.minimum[columns],
+            self.maximum[columns],
+            self.quartiles[:, columns],
+            self.covariance[columns, columns],
+        )
+
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The statistics as plain arrays."""
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from iv_pipeline.learn.selection import described
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SCALER_COLORS = {"standard": "#3b78c4", "minmax": "#d97b29", "robust": "#3c9a6a"}
+REPRESENTATION_COLORS = {
+    **SCALER_COLORS,
+    "whitened": "#8b6bb8",
+    "umap": "#c04a6c",
+    "whitened umap": "#7d8a2e",
+    "fusion": "#1f8a99",
+    "whitened fusion": "#8a5a3a",
+}
+"""Of what was clustered: components under a scaler, or what was made of the standard ones."""
 ALGORITHM_MARKERS = {
     "kmeans": "o",
     "minibatchkmeans": "s",
@@ -107,12 +118,15 @@ def selection_curve(trials: pd.DataFrame, *, dark: bool = False) -> bytes:
 
     criterion = str(trials["criterion"].iloc[0])
     figure, axes = _axes(5.0, 3.5, dark=dark)
-    for (scaler, algorithm), group in trials.groupby(["scaler", "algorithm"], sort=False):
+    trials = trials.assign(
+        vectors=[described(*pair) for pair in trials[["scaler", "representation"]].to_numpy()]
+    )
+    for (vectors, algorithm), group in trials.groupby(["vectors", "algorithm"], sort=False):
         points = group[group["n_clusters"] > 1].sort_values("n_clusters")
         axes.plot(
             points["n_clusters"],
             points[criterion],
-            color=SCALER_COLORS.get(str(scaler), INK),
+            color=REPRESENTATION_COLORS.get(str(vectors), INK),
             marker=ALGORITHM_MARKERS.get(str(algorithm), "."),
             markersize=4.5,
             markeredgewidth=0,
@@ -138,11 +152,11 @@ def _round_counts(counts: pd.Series[int]) -> list[int]:
 
 
 def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, *, dark: bool) -> None:
-    """Scalers by colour, algorithms by mark, and the ring: those that occur, below the plot."""
+    """What was clustered by colour, algorithms by mark, and the ring: those that occur, below the plot."""
     ink = INK_ON_DARK if dark else INK
-    scalers = [name for name in SCALER_COLORS if (trials["scaler"] == name).any()]
+    vectors = [name for name in REPRESENTATION_COLORS if (trials["vectors"] == name).any()]
     algorithms = [name for name in ALGORITHM_MARKERS if (trials["algorithm"] == name).any()]
-    marks = [axes.plot([], [], color=SCALER_COLORS[name], lw=2.5, label=name)[0] for name in scalers]
+    marks = [axes.plot([], [], color=REPRESENTATION_COLORS[name], lw=2.5, label=name)[0] for name in vectors]
     marks += [
         axes.plot([], [], ALGORITHM_MARKERS[name], color=ink, ms=4.5, mew=0, label=name)[0]
         for name in algorithms

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.learn.comparison import square
+from iv_pipeline.learn.selection import described
 from iv_pipeline.report import plots
 from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
 
@@ -218,7 +219,8 @@ def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:
         return []
     criterion = str(trials["criterion"].iloc[0])
     best = trials.sort_values(["won", criterion], ascending=False, kind="stable").head(MAX_TRIALS)
-    columns = ["scaler", "algorithm", "n_clusters", "predictability", "stability", "silhouette", "won"]
+    best["vectors"] = [described(*pair) for pair in best[["scaler", "representation"]].to_numpy()]
+    columns = ["vectors", "algorithm", "n_clusters", "predictability", "stability", "silhouette", "won"]
     return best.reindex(columns=columns).to_dict("records")  # type: ignore[return-value]
 
 

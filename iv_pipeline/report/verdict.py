@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from iv_pipeline.learn.selection import described
 from iv_pipeline.report.sections import number, text
 
 if TYPE_CHECKING:
@@ -140,6 +141,16 @@ COLUMNS = (
 )
 
 
+VECTORS = {
+    "whitened": "whitened components",
+    "umap": "a UMAP embedding",
+    "whitened_umap": "a UMAP embedding of whitened components",
+    "fusion": "a UMAP embedding of the descriptors' fused neighbour graphs",
+    "whitened_fusion": "a UMAP embedding of the fused neighbour graphs of whitened descriptors",
+}
+"""Representations in words; scaled components as they are go by their scaler."""
+
+
 def judge(summary: pd.DataFrame) -> Verdict | None:
     """The verdict on the first row of the summary; None if there is none."""
     if summary.empty:
@@ -149,11 +160,15 @@ def judge(summary: pd.DataFrame) -> Verdict | None:
     algorithm = text(best["algorithm"])
     return Verdict(
         descriptor=text(best["descriptor"]),
-        configuration=f"{ALGORITHM_NAMES.get(algorithm, algorithm)} on {text(best['scaler'])}-scaled vectors",
+        configuration=f"{ALGORITHM_NAMES.get(algorithm, algorithm)} on {_vectors_of(best)}",
         why=_lead(best, second),
         truth=_truth(summary),
         reason=text(best["reason"]),
     )
+
+
+def _vectors_of(row: Mapping[Any, Any]) -> str:
+    return VECTORS.get(text(row["representation"]), f"{text(row['scaler'])}-scaled vectors")
 
 
 def _lead(best: Mapping[Any, Any], second: Mapping[Any, Any] | None) -> str:
@@ -209,7 +224,11 @@ def summary_table(summary: pd.DataFrame) -> tuple[list[Column], list[tuple[dict[
     best = {c: getattr(v, c.better)() if c.better and len(v) > 1 else np.nan for c, v in known.items()}
     rows = [
         (
-            {key: text(row.get(key)) for key in ("descriptor", "scaler", "algorithm")},
+            {
+                "descriptor": text(row["descriptor"]),
+                "algorithm": text(row["algorithm"]),
+                "vectors": described(text(row["scaler"]), text(row["representation"])),
+            },
             [Cell(c, float(values.iloc[i]), bool(values.iloc[i] == best[c])) for c, values in known.items()],
         )
         for i, row in enumerate(summary.to_dict("records"))

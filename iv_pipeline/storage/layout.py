@@ -11,6 +11,7 @@ FILES: dict[str, str] = {
     "scaled_pca": "Scaled_PCA/{descriptor}.arrow",
     "views": "Scaled_PCA_Cluster/views.arrow",
     "clustering_trials": "Scaled_PCA_Cluster/{descriptor}_trials.parquet",
+    "representation": "Scaled_PCA_Cluster/{descriptor}_representation.arrow",
     "neighbors": "Scaled_PCA_Cluster/{descriptor}_neighbors.arrow",
     "hierarchy": "Scaled_PCA_Cluster/{descriptor}_hierarchy.npz",
     "clusters": "Scaled_PCA_Cluster/{descriptor}.arrow",

@@ -11,7 +11,7 @@ import contextlib
 import glob
 import os
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,6 +102,10 @@ class VectorTable:
             return pa.RecordBatch.from_arrays(columns, schema=schema)
 
         return VectorTable(schema, self.n_rows, read, self.batch_rows, self.is_portable)
+
+    def with_metadata(self, metadata: Mapping[bytes, bytes]) -> VectorTable:
+        """The same table, whose schema says something about it."""
+        return replace(self, schema=self.schema.with_metadata(dict(metadata)))
 
 
 @dataclass(frozen=True)

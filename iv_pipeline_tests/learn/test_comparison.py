@@ -34,6 +34,7 @@ def winner(predicted_by: dict[str, float], stability: float = 0.5) -> "pd.Series
     return pd.Series(
         {
             "scaler": "standard",
+            "representation": "pca",
             "algorithm": "kmeans",
             "parameters": "{}",
             "n_clusters": 50,

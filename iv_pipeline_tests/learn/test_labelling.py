@@ -16,6 +16,7 @@ from iv_pipeline.learn.labelling import (
     rule_to_arrays,
 )
 from iv_pipeline.learn.pca import fit_pca
+from iv_pipeline.learn.representation import Affine
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 
@@ -97,7 +98,7 @@ def labeller() -> tuple[Labeller, np.ndarray, np.ndarray]:
     clustering = ALGORITHMS["kmeans"].fit(Space(pca.transform(X)), {"n_clusters": 6})
     assert clustering.model is not None
     numbers = np.array([5, 3, 4, 0, 1, 2], np.int32)
-    return Labeller(pca, clustering.model, numbers), X, numbers[clustering.labels]
+    return Labeller(Affine(pca), clustering.model, numbers), X, numbers[clustering.labels]
 
 
 def test_raw_vectors_get_the_numbers_of_the_fit() -> None:
@@ -134,7 +135,7 @@ def test_a_label_that_no_row_of_the_fit_had_is_no_cluster() -> None:
     assert numbers.tolist() == [4, -1, 1, -1]
     assert labels_of(np.array([4, 1, 1, -1]), numbers).tolist() == [0, 2, 2, -1]
     fitted, X, expected = labeller()
-    without = Labeller(fitted.pca, fitted.model, np.where(fitted.numbers == 3, -1, fitted.numbers))
+    without = Labeller(fitted.representation, fitted.model, np.where(fitted.numbers == 3, -1, fitted.numbers))
     cluster, confidence = without.predict(X)
     assert (cluster == np.where(expected == 3, -1, expected)).all()
     assert not confidence[cluster == -1].any()

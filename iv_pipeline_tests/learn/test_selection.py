@@ -5,9 +5,17 @@ import pytest
 from sklearn.datasets import make_blobs
 from sklearn.metrics import silhouette_score
 
+from iv_pipeline.errors import InputError
 from iv_pipeline.learn import selection
 from iv_pipeline.learn.clustering import Space
-from iv_pipeline.learn.selection import Judge, Selection, fit_predictor, internal_scores, run_trials
+from iv_pipeline.learn.selection import (
+    Candidate,
+    Judge,
+    Selection,
+    fit_predictor,
+    internal_scores,
+    run_trials,
+)
 
 
 def two_views(n_rows: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,16 +31,30 @@ def two_views(n_rows: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray,
 
 def trials(**options: object) -> Selection:
     _, view, other = two_views()
-    spaces = {"standard": Space(view[:, :6]), "minmax": Space(view[:, 6:])}
-    settings = {"n_clusters": (4, 8), "naming_budget": 8, "algorithms": ("kmeans", "hdbscan"), **options}
-    return run_trials(spaces, Judge({"other": fit_predictor(other)}), **settings)  # type: ignore[arg-type]
+    candidates = [
+        Candidate("standard", "pca", Space(view[:, :6]), (4, 8)),
+        Candidate("minmax", "pca", Space(view[:, 6:]), (4, 8)),
+    ]
+    settings = {"naming_budget": 8, "algorithms": ("kmeans", "hdbscan"), **options}
+    return run_trials(candidates, Judge({"other": fit_predictor(other)}, naming_budget=8), **settings)  # type: ignore[arg-type]
 
 
 def test_clusters_of_what_is_shown_are_predictable_and_artefacts_are_not() -> None:
     truth, _, other = two_views()
     predictor = fit_predictor(other)
-    assert predictor.score(truth.astype(np.int32)) > 0.9
-    assert abs(predictor.score(np.random.default_rng(1).integers(8, size=len(truth)).astype(np.int32))) < 0.05
+    assert predictor.score(truth.astype(np.int32), 8) > 0.9
+    assert (
+        abs(predictor.score(np.random.default_rng(1).integers(8, size=len(truth)).astype(np.int32), 8)) < 0.05
+    )
+
+
+def test_a_giant_cluster_with_crumbs_tells_little_however_well_it_is_predicted() -> None:
+    truth, _, other = two_views()
+    predictor = fit_predictor(other)
+    whole = predictor.score(truth.astype(np.int32), 8)
+    lopsided = np.where(truth == 0, np.arange(len(truth)) % 7 + 1, 0).astype(np.int32)
+    assert predictor.score(lopsided, 8) < 0.3 * whole
+    assert predictor.score(np.zeros(len(truth), np.int32), 8) == pytest.approx(0)
 
 
 def test_the_representation_that_shows_something_real_wins() -> None:
@@ -44,7 +66,7 @@ def test_the_representation_that_shows_something_real_wins() -> None:
 
 def test_only_clusterings_at_the_budget_are_candidates() -> None:
     assert trials().winner.n_clusters >= selection.BUDGET_TOLERANCE * 8
-    assert trials(naming_budget=4, n_clusters=(4, 8)).winner.n_clusters <= 4
+    assert trials(naming_budget=4).winner.n_clusters <= 4
 
 
 def test_every_trial_is_a_row_with_its_parameters_and_scores() -> None:
@@ -68,11 +90,38 @@ def test_what_a_person_fixes_is_obeyed_and_said() -> None:
 
 def test_without_another_descriptor_stability_leads() -> None:
     _, view, _ = two_views()
-    chosen = run_trials(
-        {"standard": Space(view)}, Judge(), n_clusters=(8,), naming_budget=8, algorithms=("kmeans",)
-    )
+    candidates = [Candidate("standard", "pca", Space(view))]
+    chosen = run_trials(candidates, Judge(), naming_budget=8, algorithms=("kmeans",))
     assert chosen.criterion == "stability"
     assert np.isnan(chosen.winner.scores["predictability"])
+
+
+def test_where_every_descriptor_takes_part_each_judges_what_the_others_make_without_it() -> None:
+    _, view, other = two_views()
+    blocks = {"view": view[:, :6], "other": other, "artefact": view[:, 6:] / 10}
+    own = {name: fit_predictor(X) for name, X in blocks.items()}
+    without = {name: Space(np.hstack([X for block, X in blocks.items() if block != name])) for name in blocks}
+    candidate = Candidate("standard", "pca", Space(np.hstack(list(blocks.values()))), without=without)
+    (trial,) = run_trials(
+        [candidate], Judge(own=own, naming_budget=8), naming_budget=8, algorithms=("kmeans",)
+    ).trials
+    assert list(trial.predicted_by) == list(blocks)
+    assert trial.predicted_by["artefact"] < 0.1 < trial.predicted_by["view"]
+    assert trial.scores["predictability"] == pytest.approx(np.mean(list(trial.predicted_by.values())))
+
+
+def test_vectors_that_depend_on_all_rows_are_no_witnesses_of_stability() -> None:
+    _, view, other = two_views()
+    judge = Judge({"other": fit_predictor(other)}, naming_budget=8)
+    for parts in (True, False):
+        candidates = [Candidate("standard", "umap", Space(view), parts=parts)]
+        (trial,) = run_trials(candidates, judge, naming_budget=8, algorithms=("kmeans",)).trials
+        assert np.isfinite(trial.scores["stability"]) == parts
+
+
+def test_a_choice_that_was_not_tried_says_so() -> None:
+    with pytest.raises(InputError, match="nothing that was tried has scaler robust: add it to the section"):
+        trials(fixed={"scaler": "robust"})
 
 
 def test_identity_is_one_when_vehicles_stay_together_and_zero_by_chance() -> None:

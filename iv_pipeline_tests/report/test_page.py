@@ -90,7 +90,14 @@ def picture(width: int = 60, height: int = 40, seed: int = 0) -> bytes:
 def trials_of(score: float) -> pd.DataFrame:
     scores = {"predictability": score, "stability": score / 2, "silhouette": 0.1}
     rows = [
-        {"scaler": "standard", "algorithm": "kmeans", "n_clusters": k, **scores, "won": k == 4}
+        {
+            "scaler": "standard",
+            "representation": "pca",
+            "algorithm": "kmeans",
+            "n_clusters": k,
+            **scores,
+            "won": k == 4,
+        }
         for k in (2, 4)
     ]
     return pd.DataFrame(rows).assign(criterion="predictability", reason=f"kmeans on standard ({score})")
@@ -136,6 +143,7 @@ def make(
             "descriptor": list(descriptors),
             "rank": range(1, len(descriptors) + 1),
             "scaler": "standard",
+            "representation": "pca",
             "algorithm": "kmeans",
             "n_clusters": len(names),
             "strength": list(scores.values()),

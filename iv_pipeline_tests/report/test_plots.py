@@ -28,7 +28,13 @@ def has_color(picture: np.ndarray, color: str, tolerance: int = 24) -> bool:
 def trials(score: float | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(
         [
-            {"scaler": scaler, "algorithm": algorithm, "n_clusters": k, "predictability": k / 100}
+            {
+                "scaler": scaler,
+                "representation": "pca",
+                "algorithm": algorithm,
+                "n_clusters": k,
+                "predictability": k / 100,
+            }
             for scaler in ("standard", "minmax")
             for algorithm in ("kmeans", "hdbscan")
             for k in (5, 10, 20)
