@@ -115,6 +115,7 @@ def ranked_outliers(
 )
 def summary(
     context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
     image_index: pd.DataFrame,
     clustering_trials: dict[str, pd.DataFrame],
     final: dict[str, pd.DataFrame],
@@ -124,7 +125,7 @@ def summary(
     Where true labels exist, how well its clusters label is shown beside; it takes no part in the rank.
     """
     winners = {name: trials[trials["won"]].iloc[0] for name, trials in clustering_trials.items()}
-    frame = rank_descriptors(winners)
+    frame = rank_descriptors(winners, {name: settings.config.blocks(name) for name in winners})
     shares = {name: table["is_outlier"].mean() for name, table in final.items()}
     frame["outlier_share"] = frame["descriptor"].map(shares)
     if "label" in image_index:

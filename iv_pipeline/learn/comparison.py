@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -61,7 +61,9 @@ def agreement(labelings: Mapping[str, NDArray[np.int32]], kind: str) -> pd.DataF
     return pd.DataFrame(rows, columns=columns)
 
 
-def rank_descriptors(winners: Mapping[str, pd.Series[Any]]) -> pd.DataFrame:
+def rank_descriptors(
+    winners: Mapping[str, pd.Series[Any]], blocks: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
     """One row a descriptor: what won in it, its scores, and its rank.
 
     Descriptors are ranked by their strength (see `strengths`); those whose clusters no other descriptor could
@@ -71,13 +73,16 @@ def rank_descriptors(winners: Mapping[str, pd.Series[Any]]) -> pd.DataFrame:
     ----------
     winners
         By descriptor, the trial that won.
+    blocks
+        The descriptors that each combination is made of, for `strengths`.
 
     Returns
     -------
     pandas.DataFrame
         `descriptor`, `rank`, `strength` and the trial's columns, best first.
     """
-    strong = strengths({name: json.loads(winner["predicted_by"]) for name, winner in winners.items()})
+    predicted_by = {name: json.loads(winner["predicted_by"]) for name, winner in winners.items()}
+    strong = strengths(predicted_by, blocks or {})
     rows = [
         {
             "descriptor": name,
@@ -100,34 +105,72 @@ def rank_descriptors(winners: Mapping[str, pd.Series[Any]]) -> pd.DataFrame:
     return frame
 
 
-def strengths(predicted_by: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def strengths(
+    predicted_by: Mapping[str, Mapping[str, float]], blocks: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, float]:
     """How predictable each descriptor's clusters are, whichever descriptors judged them.
 
     No descriptor judges itself, so each is judged by a different panel, and a mean would favour those that escape
     weak judges. In a two-way layout, score = strength of the judged × acuity of the judge, least squares on the
     logarithms separates the two (a row and a column effect; missing cells are those of a descriptor's own blocks).
 
+    A combination is as strong as its strongest block times what combining gained: its score over the best of the
+    same blocks alone, by the same judge, the geometric mean over judges. Where a block judges, the combination is
+    made without it; so it is never compared with a block that it had to do without.
+
     Parameters
     ----------
     predicted_by
         By descriptor, the score that each judge gave its clusters.
+    blocks
+        The descriptors that each combination is made of. Combinations of blocks that were not judged themselves
+        take part in the two-way layout.
 
     Returns
     -------
     dict of str to float
         Strength of each descriptor that anybody judged: the score that a judge of mean acuity would give.
     """
-    cells = [(name, judge, score) for name, row in predicted_by.items() for judge, score in row.items()]
+    scores = {
+        name: {judge: float(np.log(max(score, LEAST_SCORE))) for judge, score in row.items()}
+        for name, row in predicted_by.items()
+    }
+    gains = {
+        name: gain
+        for name, parts in (blocks or {}).items()
+        if len(parts) > 1 and (gain := _gain(name, parts, scores)) is not None
+    }
+    strong = _two_way({name: row for name, row in scores.items() if name not in gains})
+    combined = {
+        name: max(strong[part] for part in (blocks or {})[name]) + gain for name, gain in gains.items()
+    }
+    return {name: float(np.exp({**strong, **combined}[name])) for name in scores if scores[name]}
+
+
+def _gain(name: str, parts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float | None:
+    """Mean over judges of what a combination scores above the best of its parts; None where nobody can say."""
+    if not all(scores.get(part) for part in parts):
+        return None
+    gains = [
+        score - max(best)
+        for judge, score in scores.get(name, {}).items()
+        if (best := [scores[part][judge] for part in parts if judge in scores[part]])
+    ]
+    return float(np.mean(gains)) if gains else None
+
+
+def _two_way(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Effects of the judged in a two-way layout, at a judge of mean effect."""
+    cells = [(name, judge, score) for name, row in scores.items() for judge, score in row.items()]
     if not cells:
         return {}
     names, judges = (list(dict.fromkeys(column)) for column in list(zip(*cells, strict=True))[:2])
     design = np.zeros((len(cells), len(names) + len(judges)))
     for i, (name, judge, _) in enumerate(cells):
         design[i, names.index(name)] = design[i, len(names) + judges.index(judge)] = 1
-    logarithms = np.log(np.maximum([score for *_, score in cells], LEAST_SCORE))
-    effects = np.linalg.lstsq(design, logarithms, rcond=None)[0]
+    effects = np.linalg.lstsq(design, np.array([score for *_, score in cells]), rcond=None)[0]
     mean_judge = effects[len(names) :].mean()
-    return {name: float(np.exp(effects[i] + mean_judge)) for i, name in enumerate(names)}
+    return {name: float(effects[i] + mean_judge) for i, name in enumerate(names)}
 
 
 def square(pairs: pd.DataFrame, value: str) -> pd.DataFrame:

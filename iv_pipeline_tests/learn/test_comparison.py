@@ -70,3 +70,19 @@ def test_strength_does_not_depend_on_the_panel_of_judges() -> None:
 
 def test_nobody_judged_has_no_strength() -> None:
     assert strengths({"a": {}}) == {}
+
+
+def test_a_combination_is_as_strong_as_its_best_block_times_what_combining_gained() -> None:
+    alone = {"a": {"b": 0.4, "c": 0.2}, "b": {"a": 0.2, "c": 0.1}, "c": {"a": 0.2, "b": 0.2}}
+    blocks = {"a": ["a"], "a+b": ["a", "b"], "a+b+c": ["a", "b", "c"]}
+    # a judges b and c together, b judges a and c, c judges a and b
+    combined = {"a+b": {"c": 0.3}, "a+b+c": {"a": 0.4, "b": 0.8, "c": 0.4}}
+    strong = strengths({**alone, **combined}, blocks)
+    assert strong["a"] == pytest.approx(strengths(alone)["a"])
+    assert strong["a+b"] == pytest.approx(1.5 * strong["a"])
+    assert strong["a+b+c"] == pytest.approx(2 * strong["a"])
+
+
+def test_a_combination_of_blocks_that_were_not_judged_is_ranked_like_a_descriptor() -> None:
+    scores = {"a": {"c": 0.2}, "b+d": {"c": 0.3}}
+    assert strengths(scores, {"a": ["a"], "b+d": ["b", "d"]}) == strengths(scores)
