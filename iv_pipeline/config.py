@@ -156,7 +156,7 @@ class EmbeddingConfig(Model):
     n_neighbors: int = Field(15, ge=2)
     min_dist: float = Field(0.0, ge=0)
     n_epochs: int | None = Field(None, ge=1)
-    """Rounds of optimisation; null for 200 up to 50,000 images and 100 beyond."""
+    """Rounds of optimisation; null for 100 up to 50,000 images and 50 beyond."""
 
 
 class NeighborsConfig(Model):
