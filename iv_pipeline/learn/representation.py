@@ -74,8 +74,9 @@ class Embedder:
     min_dist
         Least distance of embedded rows; 0 lets clusters be dense.
     n_epochs
-        Rounds of optimisation; None for 100 up to `LONG_ROWS` rows and 50 beyond, half of what a map takes: of 4,800
-        labelled photos, clusters after 50 rounds named as many rightly as after 200, within one in a hundred.
+        Rounds of optimisation; None for 100 up to `LONG_ROWS` rows and 50 beyond, half of what a map takes:
+        clusters of 4,800 labelled photos named as many rightly after 50 rounds as after 200, within one in a
+        hundred.
     seed
         Of the neighbour graphs and of the layout.
     """
