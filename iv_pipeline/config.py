@@ -157,6 +157,8 @@ class EmbeddingConfig(Model):
     min_dist: float = Field(0.0, ge=0)
     n_epochs: int | None = Field(None, ge=1)
     """Rounds of optimisation; null for 100 up to 50,000 images and 50 beyond."""
+    landmarks: int = Field(100_000, ge=100)
+    """Images that are laid out; where there are more, the others are placed between them as new images are."""
 
 
 class NeighborsConfig(Model):

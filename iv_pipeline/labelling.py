@@ -42,7 +42,7 @@ from the fit before.
 REPRESENTATION = "representation"
 """Column of the vectors that were clustered, where they are not the scaled principal components themselves."""
 SOURCE = "source"
-"""Column of what they were embedded from: new images are placed between their neighbours in it."""
+"""Column of what landmarks were embedded from: other images are placed between their neighbours in it."""
 CORE_DISTANCE = "core_distance"
 """Column of the table of clusters that density methods attach new images by."""
 
@@ -152,9 +152,9 @@ def _representation(table: VectorTable, pca: PCA, parts: list[int], seed: int) -
     """What turns raw vectors of new images into the vectors that were clustered."""
     if not parts:
         return Affine(pca)
-    embedding = table.vectors(_clustered_column(table)).to_array()
-    usable = finite_rows(embedding)
-    return Placement(pca, parts, table.vectors(SOURCE).to_array()[usable], embedding[usable], seed=seed)
+    embedding, source = (table.vectors(name).to_array() for name in (_clustered_column(table), SOURCE))
+    landmarks = finite_rows(source)
+    return Placement(pca, parts, source[landmarks], embedding[landmarks], seed=seed)
 
 
 def _attaching(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
-from benchmarks import engines, report, run, site, stream
+from benchmarks import engines, report, run, selection, site, stream
 from benchmarks.delivery import MOST_PHOTOS, NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
 from benchmarks.labelling import new_rows
 from benchmarks.site import last_error
@@ -34,6 +35,7 @@ from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.pickles import open_matrix
+from iv_pipeline_tests.conftest import PARTITIONS, Finished
 
 REPOSITORY = Path(__file__).parent.parent
 N = 6000
@@ -470,3 +472,37 @@ def test_the_report_draws_a_line_for_each_stage(tmp_path: Path) -> None:
     assert "<!-- report -->" not in drawn
     report.write_report(results)
     assert (tmp_path / report.CHART).read_text() == drawn
+
+
+def test_a_criterion_is_judged_by_the_clusterings_at_the_budget() -> None:
+    judged = pd.DataFrame(
+        {
+            "descriptor": ["a"] * 5,
+            "n_clusters": [50, 48, 50, 40, 5],
+            "accuracy": [0.5, 0.6, 0.8, 0.7, 0.9],
+            "predictability": [0.1, 0.2, 0.4, 0.3, 0.9],
+            "stability": [0.4, 0.3, 0.1, np.nan, 0.9],
+            "davies_bouldin": [4.0, 3.0, 1.0, 2.0, 0.1],
+            **dict.fromkeys(("identity", "calinski_harabasz", "silhouette"), np.nan),
+        }
+    )
+    table = selection.criteria_table(judged, 50)
+    assert set(table.index) == {"predictability", "stability", "davies_bouldin"}
+    assert table["rank correlation"].to_dict() == pytest.approx(
+        {"predictability": 1, "stability": -1, "davies_bouldin": 1}
+    )
+    assert table["points lost"].to_dict() == pytest.approx(
+        {"predictability": 0, "stability": 30, "davies_bouldin": 0}
+    )
+
+
+def test_criteria_are_judged_on_a_finished_run(
+    finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline = finished.pipeline
+    assert selection.main([str(pipeline.root), "--config", str(pipeline.config)]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"\| predictability +\|", page)
+    chosen = pipeline.read("summary").set_index("descriptor")["n_clusters"]
+    for name in PARTITIONS:
+        assert re.search(rf"\| {re.escape(name)} +\|.*\| +{chosen[name]} \|", page)

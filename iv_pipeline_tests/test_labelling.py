@@ -42,12 +42,16 @@ def test_every_algorithm_labels_the_images_of_its_fit_again(
     assert np.mean(cluster == fitted) >= (0.97 if algorithm in {"hdbscan", "dbscan"} else 0.99)
 
 
-@pytest.mark.parametrize("representation", ["whitened", "whitened_umap", "fusion"])
+@pytest.mark.parametrize(
+    ("representation", "landmarks"),
+    [("whitened", 100_000), ("whitened_umap", 100), ("fusion", 100_000), ("fusion", 100)],
+)
 def test_images_of_the_fit_are_labelled_again_whatever_was_clustered(
-    representation: str, again: Callable[..., Pipeline]
+    representation: str, landmarks: int, again: Callable[..., Pipeline]
 ) -> None:
     combination = {"of": list(PARTITIONS[:2]), "choose": {"representation": representation}}
-    pipeline = again(combinations={PARTITIONS[2]: combination})
+    embedding = {"n_epochs": 20, "landmarks": landmarks}
+    pipeline = again(combinations={PARTITIONS[2]: combination}, embedding=embedding)
     stages = ("clustering_trials", "representation", "neighbors", "hierarchy", "clusters")
     result = pipeline.materialise(*stages, partition=PARTITIONS[2])
     assert result.success, reasons(result)
@@ -55,6 +59,9 @@ def test_images_of_the_fit_are_labelled_again_whatever_was_clustered(
     cluster, _ = load_labeller(pipeline.root, PARTITIONS[2]).predict(vectors)
     table = pipeline.read("clusters", PARTITIONS[2])
     assert ("source" in table.vector_columns) == (representation != "whitened")
+    if "source" in table.vector_columns:
+        known = np.isfinite(table.vectors("source").to_array()).all(axis=1)
+        assert known.sum() == min(landmarks, table.n_rows)
     assert np.mean(cluster == table.column("cluster").to_numpy()) >= 0.99
 
 

@@ -1,6 +1,6 @@
 """Stage `clustering_trials`: which scaler, algorithm and parameters label best, without labels."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import numpy as np
@@ -11,7 +11,7 @@ from iv_pipeline.assets.views import BLOCK, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.learn.clustering import Space
 from iv_pipeline.learn.representation import RECIPES, Embedder, represent
-from iv_pipeline.learn.selection import Candidate, Judge, fit_predictor, run_trials
+from iv_pipeline.learn.selection import Candidate, Judge, Selection, fit_predictor, run_trials
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.tables import VectorTable
@@ -42,11 +42,40 @@ def clustering_trials(
     image_index: pd.DataFrame,
 ) -> Result:
     """Every representation × algorithm × parameters tried on one sample, with its scores; which won, and why."""
-    config = settings.config
+    config, partition = settings.config, context.partition_key
+    selection, rows = try_all(config, partition, scaled_pca, views, image_index, context.log.info)
+    frame = selection.to_frame()
+    best = frame.sort_values(selection.criterion, ascending=False).head(10)[SHOWN].round(3)
+    winner = selection.winner
+    context.log.info("%s", selection.reason)
+    return Result(
+        frame,
+        lambda: {
+            "winner": selection.reason,
+            "n_clusters": winner.n_clusters,
+            **{f"winner_{name}": score for name, score in winner.scores.items() if np.isfinite(score)},
+            "noise_share": winner.clustering.noise_share,
+            "sampled_rows": len(rows),
+            "best_trials": dg.MetadataValue.md(best.to_markdown(index=False)),
+            "selection": dg.MetadataValue.md(plots.inline(plots.selection_curve(frame))),
+        },
+        lambda: [Check("one_winner", int(frame["won"].sum()) == 1)],
+    )
+
+
+def try_all(
+    config: PipelineConfig,
+    partition: str,
+    scaled_pca: VectorTable,
+    views: VectorTable,
+    image_index: pd.DataFrame,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Selection, np.ndarray]:
+    """All trials of a partition, and the rows that they clustered, ascending."""
     rows = views.column("row").to_numpy()
     sample = {kind: scaled_pca.vectors(kind).take(rows) for kind in SCALERS}
     usable = np.logical_and.reduce([finite_rows(X) for X in sample.values()])
-    blocks = config.blocks(context.partition_key)
+    blocks = config.blocks(partition)
     others = [name for name in config.descriptors if name not in blocks]
     # nobody judges itself: without another descriptor, each block judges what the others make without it
     judges = others or (blocks if len(blocks) > 1 else ())
@@ -72,26 +101,10 @@ def clustering_trials(
         ),
         naming_budget=config.trials.naming_budget,
         algorithms=config.trials.algorithms,
-        fixed=config.choice(context.partition_key).model_dump(),
-        progress=context.log.info,
+        fixed=config.choice(partition).model_dump(),
+        progress=progress,
     )
-    frame = selection.to_frame()
-    best = frame.sort_values(selection.criterion, ascending=False).head(10)[SHOWN].round(3)
-    winner = selection.winner
-    context.log.info("%s", selection.reason)
-    return Result(
-        frame,
-        lambda: {
-            "winner": selection.reason,
-            "n_clusters": winner.n_clusters,
-            **{f"winner_{name}": score for name, score in winner.scores.items() if np.isfinite(score)},
-            "noise_share": winner.clustering.noise_share,
-            "sampled_rows": int(usable.sum()),
-            "best_trials": dg.MetadataValue.md(best.to_markdown(index=False)),
-            "selection": dg.MetadataValue.md(plots.inline(plots.selection_curve(frame))),
-        },
-        lambda: [Check("one_winner", int(frame["won"].sum()) == 1)],
-    )
+    return selection, rows[usable]
 
 
 def _candidates(
@@ -106,7 +119,7 @@ def _candidates(
     `sample` holds reduced vectors by scaler, `views` those of each descriptor that takes part, by scaler and as
     the block that other representations are made of.
     """
-    embedder = Embedder(**config.embedding.model_dump(exclude={"variance"}), seed=config.seed)
+    embedder = Embedder(**config.embedding.model_dump(exclude={"variance", "landmarks"}), seed=config.seed)
 
     def space(X: np.ndarray) -> Space:
         return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)

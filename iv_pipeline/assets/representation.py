@@ -15,7 +15,7 @@ from iv_pipeline.learn.representation import (
     RECIPES,
     Affine,
     Embedder,
-    Recipe,
+    Placement,
     fit_block_maps,
     leading_columns,
     pack_fit,
@@ -61,7 +61,7 @@ def representation(
         )
         parts = (widths if recipe.fuse else [sum(widths)]) if recipe.embed else []
         table = (
-            _embedded(settings, init, affine, widths, recipe)
+            _embedded(settings, init, affine, widths, parts)
             if recipe.embed
             else init.derive(
                 {"vectors": affine.n_components},
@@ -78,21 +78,29 @@ def representation(
 
 
 def _embedded(
-    settings: Settings, init: VectorTable, affine: PCA, widths: list[int], recipe: Recipe
+    settings: Settings, init: VectorTable, affine: PCA, widths: list[int], parts: list[int]
 ) -> VectorTable:
-    """UMAP's embedding of all usable rows, and what neighbours were looked for in."""
+    """UMAP's embedding of all usable rows: landmarks are laid out, other rows placed between them.
+
+    The column `source` has what neighbours of the landmarks are looked for in, NaN for all other rows.
+    """
     config = settings.config
-    embedder = Embedder(**config.embedding.model_dump(exclude={"variance"}), seed=config.seed)
+    embedder = Embedder(**config.embedding.model_dump(exclude={"variance", "landmarks"}), seed=config.seed)
     source = Affine(affine).transform(init.vectors("descriptor"))
-    usable = finite_rows(source)
-    rows = source if usable.all() else source[usable]
-    ends = np.cumsum(widths)[:-1]
-    parts = np.split(rows, ends, axis=1) if recipe.fuse else [rows]
+    usable = np.flatnonzero(finite_rows(source))
+    chosen = np.random.default_rng(config.seed).permutation(usable)[: config.embedding.landmarks]
+    landmarks = np.sort(chosen)
+    others = np.setdiff1d(usable, landmarks, assume_unique=True)
+    known = source[landmarks]
     vectors = np.full((len(source), embedder.n_components), np.nan, np.float32)
-    vectors[usable] = embedder(
-        [np.ascontiguousarray(part) for part in parts],
-        rows[:, leading_columns(widths, embedder.n_components)],
+    vectors[landmarks] = embedder(
+        [np.ascontiguousarray(part) for part in np.split(known, np.cumsum(parts)[:-1], axis=1)],
+        known[:, leading_columns(widths, embedder.n_components)],
     )
+    if len(others):
+        placement = Placement(affine, parts, known, vectors[landmarks], seed=config.seed)
+        vectors[others] = placement.place(source[others])
+        source[others] = np.nan
     return table_from_arrays({IMAGE_PATH: init.column(IMAGE_PATH), "vectors": vectors, "source": source})
 
 

@@ -18,6 +18,7 @@ from iv_pipeline.learn.embedding import LONG_ROWS, fuzzy_graph, lay_out, start_f
 from iv_pipeline.learn.neighbors import NeighborSearch, neighbor_graph
 from iv_pipeline.learn.pca import PCA, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
+from iv_pipeline.learn.statistics import finite_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from iv_pipeline.engine import BatchedMatrix
     from iv_pipeline.learn.statistics import Statistics
 
+VOTING_ROWS = 50_000
+"""Whose neighbours vote at once."""
 LEAST_VARIANCE = 1e-6
 """Share of a block's largest variance below which whitening would only amplify rounding."""
 
@@ -290,15 +293,22 @@ class Placement:
     def transform(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
         """All rows of `matrix`, embedded, shape ``(n_rows, n_components)``; NaN for rows that are not finite."""
         reduced = self._affine.transform(matrix)
-        usable = np.isfinite(reduced).all(axis=1)
-        rows = reduced[usable]
+        usable = finite_rows(reduced)
         placed = np.full((len(reduced), self._embedding.shape[1]), np.nan, np.float32)
-        votes = np.zeros((len(rows), self._embedding.shape[1]), np.float64)
-        for columns, search in zip(self._columns, self._searches, strict=True):
-            if len(rows):
-                votes += self._vote(*search(np.ascontiguousarray(rows[:, columns]), self._n_neighbors))
-        placed[usable] = votes / len(self._columns)
+        if usable.any():
+            placed[usable] = self.place(reduced[usable])
         return placed
+
+    def place(self, parts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows given by their parts side by side, finite, embedded, shape ``(n_rows, n_components)``."""
+        places = np.zeros((len(parts), self._embedding.shape[1]), np.float32)
+        for columns, search in zip(self._columns, self._searches, strict=True):
+            indices, distances = search(np.ascontiguousarray(parts[:, columns]), self._n_neighbors)
+            for begin in range(0, len(parts), VOTING_ROWS):
+                rows = slice(begin, begin + VOTING_ROWS)
+                places[rows] += self._vote(indices[rows], distances[rows])
+        places /= len(self._columns)
+        return places
 
     def _vote(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> NDArray[np.float64]:
         """The mean place of the neighbours of each row, the nearer the heavier."""
