@@ -6,11 +6,12 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.assets.views import BLOCK, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.learn.clustering import Space
-from iv_pipeline.learn.representation import RECIPES, Embedder, represent
+from iv_pipeline.learn.representation import RECIPES, represent
 from iv_pipeline.learn.selection import Candidate, Judge, Selection, fit_predictor, run_trials
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
@@ -119,7 +120,7 @@ def _candidates(
     `sample` holds reduced vectors by scaler, `views` those of each descriptor that takes part, by scaler and as
     the block that other representations are made of.
     """
-    embedder = Embedder(**config.embedding.model_dump(exclude={"variance", "landmarks"}), seed=config.seed)
+    embedder = embedder_of(config)
 
     def space(X: np.ndarray) -> Space:
         return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)

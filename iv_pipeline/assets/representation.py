@@ -9,7 +9,7 @@ import pandas as pd
 from iv_pipeline.assets.init import block_widths
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
-from iv_pipeline.config import Settings
+from iv_pipeline.config import PipelineConfig, Settings
 from iv_pipeline.learn.pca import PCA, unpack_maps
 from iv_pipeline.learn.representation import (
     RECIPES,
@@ -85,7 +85,7 @@ def _embedded(
     The column `source` has what neighbours of the landmarks are looked for in, NaN for all other rows.
     """
     config = settings.config
-    embedder = Embedder(**config.embedding.model_dump(exclude={"variance", "landmarks"}), seed=config.seed)
+    embedder = embedder_of(config)
     source = Affine(affine).transform(init.vectors("descriptor"))
     usable = np.flatnonzero(finite_rows(source))
     chosen = np.random.default_rng(config.seed).permutation(usable)[: config.embedding.landmarks]
@@ -113,6 +113,11 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
+
+
+def embedder_of(config: PipelineConfig) -> Embedder:
+    """How the configuration wants rows to be embedded."""
+    return Embedder(**config.embedding.model_dump(exclude={"variance", "landmarks"}), seed=config.seed)
 
 
 def fit_of(table: VectorTable) -> tuple[PCA, list[int]]:

@@ -141,10 +141,9 @@ def strengths(
         if len(parts) > 1 and (gain := _gain(name, parts, scores)) is not None
     }
     strong = _two_way({name: row for name, row in scores.items() if name not in gains})
-    combined = {
-        name: max(strong[part] for part in (blocks or {})[name]) + gain for name, gain in gains.items()
-    }
-    return {name: float(np.exp({**strong, **combined}[name])) for name in scores if scores[name]}
+    for name, gain in gains.items():
+        strong[name] = max(strong[part] for part in (blocks or {})[name]) + gain
+    return {name: float(np.exp(strong[name])) for name in scores if scores[name]}
 
 
 def _gain(name: str, parts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float | None:
