@@ -79,7 +79,8 @@ def try_all(
     blocks = config.blocks(partition)
     others = [name for name in config.descriptors if name not in blocks]
     # nobody judges itself: without another descriptor, each block judges what the others make without it
-    judges = others or (blocks if len(blocks) > 1 else ())
+    leave_out = not others and len(blocks) > 1
+    judges = blocks if leave_out else others
     predictors = {
         name: fit_predictor(views.vectors(view_of(name)).to_array()[usable], config.seed) for name in judges
     }
@@ -89,9 +90,9 @@ def try_all(
             {kind: X[usable] for kind, X in sample.items()},
             {
                 kind: {name: views.vectors(view_of(name, kind)).to_array()[usable] for name in blocks}
-                for kind in (*SCALERS, BLOCK)
+                for kind in ((*SCALERS, BLOCK) if leave_out else (BLOCK,))
             },
-            leave_out=not others and len(blocks) > 1,
+            leave_out=leave_out,
         ),
         Judge(
             predictors=predictors if others else {},
@@ -126,16 +127,18 @@ def _candidates(
         return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
 
     def candidate(kind: str, name: str) -> Candidate:
-        recipe, blocks = RECIPES[name], views[kind if name == "pca" else BLOCK]
+        recipe, of = RECIPES[name], kind if name == "pca" else BLOCK
+
+        def made(without: str | None = None) -> Space:
+            blocks = [X for block, X in views[of].items() if block != without]
+            return space(represent(blocks, recipe, embedder))
+
         return Candidate(
             kind,
             name,
-            space(sample[kind] if name == "pca" else represent(list(blocks.values()), recipe, embedder)),
+            space(sample[kind]) if name == "pca" else made(),
             counts=config.trials.n_clusters if name == "pca" else (),
-            without={
-                block: space(represent([X for b, X in blocks.items() if b != block], recipe, embedder))
-                for block in (blocks if leave_out else ())
-            },
+            without={block: made(without=block) for block in views[of]} if leave_out else {},
             parts=not recipe.embed,
         )
 

@@ -12,7 +12,7 @@ from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.labelling import CORE_DISTANCE, REPRESENTATION, SOURCE, FittedAlgorithm, pack_models
-from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Space
+from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Attachment, Space
 from iv_pipeline.learn.labelling import n_labels_of, numbers_of, rule_of, rule_to_arrays
 from iv_pipeline.learn.numbering import carry_over, number_by_size
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
@@ -63,12 +63,13 @@ def clusters(
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
     core_distance = np.full(len(X), np.nan, np.float32)
-    core_distance[usable] = space.hierarchy.core_distances
     fitted, counts = {}, {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
         algorithm = ALGORITHMS[trial["algorithm"]]
         clustering = algorithm.fit(space, json.loads(trial["tried"]))
         rule = rule_of(clustering)
+        if isinstance(rule, Attachment):  # what only density methods need is made for them alone
+            core_distance[usable] = space.hierarchy.core_distances
         labels = np.full(len(X), NOISE, np.int32)
         labels[usable] = number_by_size(clustering.labels)
         columns[f"label_{algorithm.name}"] = labels
