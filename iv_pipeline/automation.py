@@ -23,10 +23,12 @@ RECLUSTER = (
     "outliers",
     "projection",
     "cluster_profiles",
+    "model",
+    "evaluation",
     "final",
 )
 FULL_PIPELINE = ("init", "statistics", "scaled", *RECLUSTER)
-SUMMARISE = ("comparison", "ranked_outliers", "summary", "report")
+SUMMARISE = ("comparison", "crossings", "disagreements", "ranking", "ranked_outliers", "summary", "report")
 
 BACKFILL_TAG = "dagster/backfill"
 PARTITION_TAG = "dagster/partition"

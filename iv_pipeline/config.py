@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 ScalerName = Literal["standard", "minmax", "robust"]
 AlgorithmName = Literal["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "hdbscan", "dbscan"]
 
-RepresentationName = Literal["pca", "whitened", "umap", "whitened_umap", "fusion", "whitened_fusion"]
+RepresentationName = Literal[
+    "pca",
+    "whitened",
+    "normalized",
+    "umap",
+    "whitened_umap",
+    "normalized_umap",
+    "fusion",
+    "whitened_fusion",
+    "normalized_fusion",
+]
 
 SCALERS: tuple[ScalerName, ...] = ("standard", "minmax", "robust")
 ALGORITHMS: tuple[AlgorithmName, ...] = (
@@ -38,12 +48,15 @@ ALGORITHMS: tuple[AlgorithmName, ...] = (
 REPRESENTATIONS: tuple[RepresentationName, ...] = (
     "pca",
     "whitened",
+    "normalized",
     "umap",
     "whitened_umap",
+    "normalized_umap",
     "fusion",
     "whitened_fusion",
+    "normalized_fusion",
 )
-FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion"})
+FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion", "normalized_fusion"})
 """Of combinations alone."""
 
 
@@ -138,7 +151,8 @@ class TrialsConfig(Model):
     scalers: tuple[ScalerName, ...] = SCALERS
     representations: tuple[RepresentationName, ...] = Field(REPRESENTATIONS, min_length=1)
     """What clusters are looked for in: principal components with each scaler, and what is made of the standard
-    ones: whitened, embedded by UMAP, or both; combinations also by adding up the neighbour graphs (fusion)."""
+    ones: whitened, normalised to unit length, embedded by UMAP; combinations also by adding up the neighbour
+    graphs of their descriptors (fusion)."""
     algorithms: tuple[AlgorithmName, ...] = ALGORITHMS
     n_clusters: tuple[int, ...] = (5, 10, 20, 30, 50)
     """Numbers of clusters tried, as far as they lie within the naming budget."""
@@ -181,6 +195,8 @@ class OutliersConfig(Model):
 
     contamination: float = Field(0.01, gt=0, lt=0.5)
     """Expected share of outliers; the ensemble's highest scores are flagged up to this share."""
+    unknown: float = Field(0.001, ge=0, lt=0.5)
+    """Share of the images that lie so far out that a new image like them is called unknown and gets cluster −1."""
 
 
 class ProjectionConfig(Model):

@@ -1,17 +1,29 @@
 """New images, labelled with what a finished run has learnt."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from upath import UPath
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.labelling import MODELS_KEY, load_labeller
+from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.clustering import ALGORITHMS
 from iv_pipeline.storage.tables import read_table, table_from_arrays, write_table
 from iv_pipeline_tests.conftest import PARTITIONS, Finished, Pipeline, reasons
+
+FIT = (
+    "clustering_trials",
+    "representation",
+    "neighbors",
+    "hierarchy",
+    "clusters",
+    "cluster_profiles",
+    "model",
+)
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
@@ -33,9 +45,7 @@ def test_every_algorithm_labels_the_images_of_its_fit_again(
     descriptors = {"vdc_type": chosen, "vdc_color": "descriptors/vdc_color.pickle"}
     # so few images are dense only by a low standard
     pipeline = again(descriptors=descriptors, neighbors={"n_neighbors": 15, "min_samples": 2})
-    result = pipeline.materialise(
-        "clustering_trials", "representation", "neighbors", "hierarchy", "clusters", partition="vdc_type"
-    )
+    result = pipeline.materialise(*FIT, partition="vdc_type")
     assert result.success, reasons(result)
     cluster, _ = load_labeller(pipeline.root, "vdc_type").predict(pipeline.matrix("vdc_type"))
     fitted = pipeline.read("clusters", "vdc_type").column("cluster").to_numpy()
@@ -52,17 +62,17 @@ def test_images_of_the_fit_are_labelled_again_whatever_was_clustered(
     combination = {"of": list(PARTITIONS[:2]), "choose": {"representation": representation}}
     embedding = {"n_epochs": 20, "landmarks": landmarks}
     pipeline = again(combinations={PARTITIONS[2]: combination}, embedding=embedding)
-    stages = ("clustering_trials", "representation", "neighbors", "hierarchy", "clusters")
-    result = pipeline.materialise(*stages, partition=PARTITIONS[2])
+    result = pipeline.materialise(*FIT, partition=PARTITIONS[2])
     assert result.success, reasons(result)
     vectors = np.hstack([pipeline.matrix(block) for block in PARTITIONS[:2]])
     cluster, _ = load_labeller(pipeline.root, PARTITIONS[2]).predict(vectors)
-    table = pipeline.read("clusters", PARTITIONS[2])
+    clusters = pipeline.read("clusters", PARTITIONS[2]).column("cluster").to_numpy()
+    table = pipeline.read("representation", PARTITIONS[2])
     assert ("source" in table.vector_columns) == (representation != "whitened")
     if "source" in table.vector_columns:
         known = np.isfinite(table.vectors("source").to_array()).all(axis=1)
         assert known.sum() == min(landmarks, table.n_rows)
-    assert np.mean(cluster == table.column("cluster").to_numpy()) >= 0.99
+    assert np.mean(cluster == clusters) >= 0.99
 
 
 @pytest.mark.parametrize("algorithm", ["kmeans", "gaussianmixture", "agglomerative", "dbscan"])
@@ -84,7 +94,7 @@ def test_the_winner_by_name_gives_its_own_numbers_also_after_a_refit(again: Call
         np.int32
     )  # as a fit long ago counted them
     write_table(table_from_arrays(columns), path)
-    assert pipeline.materialise("clusters", partition="vdc_color").success
+    assert pipeline.materialise("clusters", "cluster_profiles", "model", partition="vdc_color").success
     after = read_table(path)
     winner = pipeline.read("clustering_trials", "vdc_color").query("won")["algorithm"].iloc[0]
     vectors = pipeline.matrix("vdc_color")
@@ -103,18 +113,63 @@ def test_an_algorithm_that_did_not_run_is_named_with_those_that_did(finished: Fi
 
 def test_before_a_run_there_is_nothing_to_label_with(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"vdc_type\.arrow is not there: run the pipeline for vdc_type first"
+        InputError, match=r"vdc_type.model\.json is not there: run the pipeline for vdc_type first"
     ):
         load_labeller(tmp_path, "vdc_type")
 
 
 def test_clusters_of_an_earlier_version_say_what_to_do(again: Callable[..., Pipeline]) -> None:
     pipeline = again()
-    table = pipeline.read("clusters", "vdc_type")
-    assert MODELS_KEY in table.schema.metadata
-    scaled = pipeline.path("scaled_pca", "vdc_type")  # like clusters that bring no model
+    scaled = pipeline.path("scaled_pca", "vdc_type")  # like clusters that bring no rules
     target = pipeline.path("clusters", "vdc_type")
     target.unlink()
     target.write_bytes(scaled.read_bytes())
-    with pytest.raises(InputError, match="earlier version: materialise clusters of vdc_type again"):
-        load_labeller(pipeline.root, "vdc_type")
+    result = pipeline.materialise("model", partition="vdc_type")
+    assert "earlier version: materialise 'clusters' of vdc_type again" in reasons(result)["model"]
+
+
+def test_a_model_says_what_it_is_and_what_it_was_fitted_on(finished: Finished) -> None:
+    pipeline = finished.pipeline
+    facts = json.loads(pipeline.path("model", "vdc_type").read_text(encoding="utf-8"))
+    trial = pipeline.read("clustering_trials", "vdc_type").query("won").iloc[0]
+    assert (facts["descriptor"], facts["algorithm"]) == ("vdc_type", trial["algorithm"])
+    assert facts["names"]["0"] == "white saloons"
+    assert facts["fitted_on"]["rows"] == len(pipeline.read("final", "vdc_type"))
+    assert len(facts["fitted_on"]["sha256"]) == len(facts["fingerprint"]) == 64
+    assert 0 < facts["outlier_above"] <= facts["unknown_above"] < 1
+
+
+def test_a_model_s_fingerprint_tells_one_fit_from_another(
+    finished: Finished, again: Callable[..., Pipeline]
+) -> None:
+    def facts(pipeline: Pipeline) -> dict[str, Any]:
+        return json.loads(pipeline.path("model", "vdc_type").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+    pipeline = again()
+    assert pipeline.run("recluster", "vdc_type").success
+    assert facts(pipeline) == facts(finished.pipeline)
+    changed = pipeline.matrix("vdc_type")
+    changed[:, 0] += 1
+    pipeline.deliver("vdc_type", changed)
+    assert pipeline.run("full_pipeline", "vdc_type").success
+    assert facts(pipeline)["fitted_on"]["sha256"] != facts(finished.pipeline)["fitted_on"]["sha256"]
+    assert facts(pipeline)["fingerprint"] != facts(finished.pipeline)["fingerprint"]
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+def test_vectors_of_another_kind_are_not_guessed(finished: Finished, partition: str) -> None:
+    pipeline = finished.pipeline
+    vectors = np.hstack([pipeline.matrix(block) for block in pipeline.settings.config.blocks(partition)])
+    rng = np.random.default_rng(0)
+    alien = rng.normal(vectors.mean(), 20 * vectors.std(), size=(50, vectors.shape[1])).astype(np.float32)
+    labels = load_labeller(pipeline.root, partition).label(alien)
+    assert (labels["cluster"] == -1).mean() >= 0.95
+    assert labels["is_outlier"].all()
+
+
+def test_new_images_get_the_names_that_people_gave(finished: Finished) -> None:
+    pipeline = finished.pipeline
+    labels = load_labeller(pipeline.root, "vdc_type").label(pipeline.matrix("vdc_type"))
+    assert set(labels.loc[labels["cluster"] == 0, "name"]) == {"white saloons"}
+    expected = pipeline.read("final", "vdc_type")["name"].fillna("")
+    assert np.mean(labels["name"] == expected) >= 0.99

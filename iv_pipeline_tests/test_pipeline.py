@@ -52,7 +52,10 @@ def test_every_stage_leaves_the_file_that_the_layout_names(finished: Finished) -
 def test_a_run_leaves_no_other_files(finished: Finished) -> None:
     expected = {FILES[asset] for asset in (*PREPARE, *SUMMARISE)} | {"Names/vdc_type.csv"}
     expected |= {FILES[asset].format(descriptor=p) for asset in FULL_PIPELINE for p in PARTITIONS}
-    assert set(finished.pipeline.fingerprints()) == expected
+    found = set(finished.pipeline.fingerprints())
+    arrays = {path for path in found if path.startswith("Models/") and path.endswith(".npz")}
+    assert len(arrays) == len(PARTITIONS)  # models name theirs by their fingerprint
+    assert found - arrays == expected
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
@@ -109,6 +112,65 @@ def test_names_that_people_gave_appear_in_final(finished: Finished) -> None:
     assert set(final.loc[final["cluster"] == 0, "name"]) == {"white saloons"}
     assert "white saloons" not in set(final.loc[final["cluster"] != 0, "name"])
     assert "white saloons" not in set(finished.pipeline.read("final", "vdc_color")["name"])
+
+
+def test_a_name_whose_cluster_is_gone_is_kept_out_of_final_and_reported(
+    again: Callable[..., Pipeline],
+) -> None:
+    pipeline = again()
+    names = pipeline.root / "Names" / "vdc_color.csv"
+    names.write_text("cluster,name\n0,red\n77,lost\n", encoding="utf-8")
+    result = pipeline.materialise("final", partition="vdc_color")
+    (event,) = (e for e in result.all_events if e.is_step_materialization)
+    assert event.materialization.metadata["names_to_look_at"].value == 1
+    final = pipeline.read("final", "vdc_color")
+    assert set(final.loc[final["cluster"] == 0, "name"]) == {"red"}
+    assert "lost" not in set(final["name"])
+
+
+def test_a_refit_without_some_images_keeps_the_numbers_of_the_others(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    chosen = {"representation": "pca", "scaler": "standard", "algorithm": "kmeans"}
+    pipeline = make_pipeline(
+        descriptors={"vdc_type": {"file": "descriptors/vdc_type.pickle", "choose": chosen}}, combinations={}
+    )
+    assert pipeline.run("prepare").success
+    assert pipeline.run("full_pipeline", "vdc_type").success
+    before = pipeline.read("final", "vdc_type")
+    kept = np.random.default_rng(0).random(N_IMAGES) < 0.9
+    file = pipeline.delivery / "images_paths.csv"
+    pd.read_csv(file)[kept].to_csv(file, index=False)
+    pipeline.deliver("vdc_type", pipeline.matrix("vdc_type")[kept])
+    assert pipeline.run("prepare").success
+    result = pipeline.run("full_pipeline", "vdc_type")
+    assert result.success, reasons(result)
+    after = pipeline.read("final", "vdc_type")
+    assert after["image_path"].tolist() == before.loc[kept, "image_path"].tolist()
+    assert np.mean(after["cluster"].to_numpy() == before.loc[kept, "cluster"].to_numpy()) >= 0.9
+
+
+def test_unseen_images_are_labelled_better_by_clusters_than_at_random(finished: Finished) -> None:
+    curve = finished.pipeline.read("evaluation", "vdc_type")
+    assert set(curve["strategy"]) == {"clusters", "random", "every label"}
+    few = curve.query("strategy == 'clusters' and exemplars == 1").iloc[-1]
+    random = curve[(curve["strategy"] == "random") & (curve["images"] == few["images"])].iloc[0]
+    assert few["accuracy"] > random["accuracy"]
+    every = curve.query("strategy == 'every label'").iloc[0]
+    assert every["v_measure"] > 0.3
+
+
+def test_descriptors_are_crossed_ranked_and_their_disputes_listed(finished: Finished) -> None:
+    crossings, disputes, ranking = (
+        finished.pipeline.read(name) for name in ("crossings", "disagreements", "ranking")
+    )
+    assert {*crossings["first"], *crossings["second"]} == set(PARTITIONS)
+    assert sorted(disputes["image_path"]) == sorted(paths_of(finished.pipeline))
+    assert disputes["disagreement"].dropna().is_monotonic_decreasing
+    assert set(PARTITIONS) <= set(disputes.columns)
+    n_trials = sum(len(finished.pipeline.read("clustering_trials", name)) for name in PARTITIONS)
+    assert len(ranking) == n_trials
+    assert ranking.groupby("descriptor")["won"].sum().eq(1).all()
 
 
 def test_two_runs_with_one_seed_give_the_same_labels_byte_for_byte(

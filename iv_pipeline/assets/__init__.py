@@ -4,12 +4,14 @@ from iv_pipeline.assets.cluster_profiles import cluster_profiles
 from iv_pipeline.assets.clustered import clustered
 from iv_pipeline.assets.clustering_trials import clustering_trials
 from iv_pipeline.assets.clusters import clusters
-from iv_pipeline.assets.comparison import comparison
+from iv_pipeline.assets.comparison import comparison, crossings, disagreements, ranking
+from iv_pipeline.assets.evaluation import evaluation
 from iv_pipeline.assets.final import final, ranked_outliers, summary
 from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
 from iv_pipeline.assets.image_quality import image_quality
 from iv_pipeline.assets.init import init
+from iv_pipeline.assets.model import model
 from iv_pipeline.assets.neighbors import neighbors
 from iv_pipeline.assets.outliers import outliers
 from iv_pipeline.assets.pca import pca
@@ -40,8 +42,13 @@ STAGES: tuple[Stage, ...] = (
     outliers,
     projection,
     cluster_profiles,
+    model,
+    evaluation,
     final,
     comparison,
+    crossings,
+    disagreements,
+    ranking,
     ranked_outliers,
     summary,
     report,

@@ -7,11 +7,18 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.image_index import identities_of
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.colors import describe_images
 from iv_pipeline.learn.image_quality import DECODE_ERRORS, decode
-from iv_pipeline.learn.profiles import Geometry, describe_geometry, majority, propose_name
+from iv_pipeline.learn.profiles import (
+    Geometry,
+    describe_geometry,
+    identity_agreement,
+    majority,
+    propose_name,
+)
 from iv_pipeline.report.contact_sheet import contact_sheet
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
@@ -31,12 +38,14 @@ def cluster_profiles(
     """Of each cluster: size, cohesion, separation, exemplars, colours, labels, a proposed name, a sheet."""
     labels = clusters.column("cluster").to_numpy()
     confidence = clusters.column("confidence").to_numpy()
-    X = clusters.vectors(clusters.vector_columns[0]).to_array()
+    X = clusters.vectors(clusters.vector_columns[-1]).to_array()  # the last is what was clustered
+    agreement = identity_agreement(labels, identities_of(image_index))
     archive = open_delivery(settings).archive()
     if archive is None:
         context.log.warning("no image archive: clusters are described without their colours and pictures")
     rows = [
         _profile(geometry, np.flatnonzero(labels == geometry.cluster), image_index, archive)
+        | {"identity_agreement": agreement.get(geometry.cluster, np.nan)}
         for geometry in describe_geometry(X, labels, confidence)
     ]
     frame = pd.DataFrame(rows)
@@ -73,6 +82,7 @@ def _profile(
         "cohesion": geometry.cohesion,
         "separation": geometry.separation,
         "nearest_cluster": geometry.nearest_cluster,
+        "centroid_distances": geometry.distances.tolist(),
         **exemplars,
         "color": color,
         "color_share": seen["confidence"],

@@ -1,11 +1,15 @@
 """Stage `clustering_trials`: which scaler, algorithm and parameters label best, without labels."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.image_index import VEHICLE, identities_of
+from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.assets.views import BLOCK, view_of
@@ -15,7 +19,9 @@ from iv_pipeline.learn.representation import RECIPES, represent
 from iv_pipeline.learn.selection import Candidate, Judge, Selection, fit_predictor, run_trials
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
-from iv_pipeline.storage.tables import VectorTable
+from iv_pipeline.storage.formats import read_parquet
+from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, read_table
 
 SHOWN = [
     "scaler",
@@ -44,7 +50,8 @@ def clustering_trials(
 ) -> Result:
     """Every representation × algorithm × parameters tried on one sample, with its scores; which won, and why."""
     config, partition = settings.config, context.partition_key
-    selection, rows = try_all(config, partition, scaled_pca, views, image_index, context.log.info)
+    before = _before(settings, partition, image_index)
+    selection, rows = try_all(config, partition, scaled_pca, views, image_index, before, context.log.info)
     frame = selection.to_frame()
     best = frame.sort_values(selection.criterion, ascending=False).head(10)[SHOWN].round(3)
     winner = selection.winner
@@ -70,9 +77,13 @@ def try_all(
     scaled_pca: VectorTable,
     views: VectorTable,
     image_index: pd.DataFrame,
+    before: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Selection, np.ndarray]:
-    """All trials of a partition, and the rows that they clustered, ascending."""
+    """All trials of a partition, and the rows that they clustered, ascending.
+
+    `before` is what won when other images were clustered.
+    """
     rows = views.column("row").to_numpy()
     sample = {kind: scaled_pca.vectors(kind).take(rows) for kind in SCALERS}
     usable = np.logical_and.reduce([finite_rows(X) for X in sample.values()])
@@ -97,16 +108,32 @@ def try_all(
         Judge(
             predictors=predictors if others else {},
             own={} if others else predictors,
-            identities=_identities(image_index, rows[usable]),
+            identities=identities_of(image_index)[rows[usable]] if VEHICLE in image_index else None,
             naming_budget=config.trials.naming_budget,
             seed=config.seed,
         ),
         naming_budget=config.trials.naming_budget,
         algorithms=config.trials.algorithms,
         fixed=config.choice(partition).model_dump(),
+        before=before,
         progress=progress,
     )
     return selection, rows[usable]
+
+
+def _before(settings: Settings, partition: str, image_index: pd.DataFrame) -> dict[str, Any] | None:
+    """What won in the last fit if that was one of other images: those of the same start afresh."""
+    paths = [settings.data_root / file_of(asset, partition) for asset in ("clusters", "clustering_trials")]
+    if not all(path.exists() for path in paths):
+        return None
+    clustered = read_table(paths[0]).column(IMAGE_PATH).to_pandas()
+    if clustered.equals(image_index[IMAGE_PATH].astype(clustered.dtype)):
+        return None
+    winner = winner_of(read_parquet(paths[1]))
+    return {
+        **{key: winner[key] for key in ("scaler", "representation", "algorithm")},
+        "tried": json.loads(winner["tried"]),
+    }
 
 
 def _candidates(
@@ -147,11 +174,3 @@ def _candidates(
             yield from (candidate(kind, name) for kind in config.trials.scalers)
         elif len(views[BLOCK]) > 1 or not RECIPES[name].fuse:
             yield candidate("standard", name)
-
-
-def _identities(image_index: pd.DataFrame, rows: np.ndarray) -> np.ndarray | None:
-    """Codes of the vehicles of the rows, −1 where unknown; None where the paths carry no identity."""
-    if "vehicle_id" not in image_index:
-        return None
-    codes, _ = pd.factorize(image_index["vehicle_id"].iloc[rows])
-    return codes.astype(np.int64)

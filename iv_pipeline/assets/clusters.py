@@ -1,6 +1,7 @@
 """Stage `clusters`: what won on the sample, fitted on all rows."""
 
 import json
+from dataclasses import replace
 
 import dagster as dg
 import numpy as np
@@ -8,17 +9,27 @@ import pandas as pd
 
 from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
-from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.labelling import CORE_DISTANCE, REPRESENTATION, SOURCE, FittedAlgorithm, pack_models
+from iv_pipeline.errors import InputError
+from iv_pipeline.labelling import under
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Attachment, Space
 from iv_pipeline.learn.labelling import n_labels_of, numbers_of, rule_of, rule_to_arrays
-from iv_pipeline.learn.numbering import carry_over, number_by_size
+from iv_pipeline.learn.numbering import carry_over, changes, number_by_size
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.report import plots
+from iv_pipeline.storage.formats import arrays_from_bytes, arrays_to_bytes
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, read_table, table_from_arrays
+
+REPRESENTATION = "representation"
+"""Column of the vectors that were clustered, where they are not the scaled principal components themselves."""
+CORE_DISTANCE = "core_distance"
+"""Column that density methods attach new images by."""
+RULES_KEY = b"iv_pipeline.rules"
+"""Under which the table keeps what gives each algorithm's labels, as the arrays of a stored model."""
+CHANGES_KEY = b"iv_pipeline.changes"
+"""Under which it keeps what became of the clusters of the fit before, as JSON."""
 
 
 @stage(
@@ -49,8 +60,6 @@ def clusters(
     own = winner["representation"] != "pca"
     if own:
         columns |= {REPRESENTATION: X}
-        if "source" in representation.vector_columns:
-            columns |= {SOURCE: representation.vectors("source").to_array()}
     space = Space(
         X[usable],
         config.seed,
@@ -60,34 +69,45 @@ def clusters(
         None if own else graph_of(neighbors, usable),
         None if own else hierarchy_of(hierarchy),
     )
+    previous, same_images = _previous(settings, context.partition_key, columns[IMAGE_PATH])
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
     core_distance = np.full(len(X), np.nan, np.float32)
-    fitted, counts = {}, {}
+    rules: dict[str, np.ndarray] = {}
+    counts = {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
         algorithm = ALGORITHMS[trial["algorithm"]]
-        clustering = algorithm.fit(space, json.loads(trial["tried"]))
+        # the same images start afresh, so that a run that is run again gives the same clusters
+        start = previous[usable] if trial["won"] and previous is not None and not same_images else None
+        clustering = algorithm.fit(replace(space, previous=start), json.loads(trial["tried"]))
         rule = rule_of(clustering)
         if isinstance(rule, Attachment):  # what only density methods need is made for them alone
             core_distance[usable] = space.hierarchy.core_distances
         labels = np.full(len(X), NOISE, np.int32)
         labels[usable] = number_by_size(clustering.labels)
         columns[f"label_{algorithm.name}"] = labels
-        fitted[algorithm.name] = FittedAlgorithm(
-            rule_to_arrays(rule), numbers_of(clustering.labels, labels[usable], n_labels_of(rule))
-        )
+        numbers = numbers_of(clustering.labels, labels[usable], n_labels_of(rule))
+        rules |= under(algorithm.name, {**rule_to_arrays(rule), "numbers": numbers})
         counts[f"n_clusters_{algorithm.name}"] = clustering.n_clusters
         context.log.info("clusters · %s · %d clusters", algorithm.name, clustering.n_clusters)
         if trial["won"]:
-            cluster = carry_over(labels, _previous(settings, context.partition_key, columns[IMAGE_PATH]))
+            cluster = carry_over(labels, previous)
             confidence[usable] = clustering.confidence
-            numbers = numbers_of(clustering.labels, cluster[usable], n_labels_of(rule))
+            rules["numbers"] = numbers_of(clustering.labels, cluster[usable], n_labels_of(rule))
     columns |= {"cluster": cluster, "confidence": confidence, CORE_DISTANCE: core_distance}
-    models = pack_models(fit_of(representation), fitted, winner["algorithm"], numbers)
+    became = changes(cluster, np.full(len(X), NOISE, np.int32) if previous is None else previous)
+    if previous is not None:
+        _warn(context, became)
     sizes = pd.Series(cluster[usable]).value_counts().sort_index()
     noise = float((cluster[usable] == NOISE).mean())
     return Result(
-        table_from_arrays(columns, metadata=models),
+        table_from_arrays(
+            columns,
+            metadata={
+                RULES_KEY: arrays_to_bytes(rules),
+                CHANGES_KEY: became.to_json(orient="records").encode(),
+            },
+        ),
         lambda: {
             "scaler": scaler,
             "representation": winner["representation"],
@@ -96,6 +116,7 @@ def clusters(
             "noise_share": noise,
             "mean_confidence": float(confidence[usable].mean()),
             **counts,
+            **{f"clusters_{change}": int(n) for change, n in became["change"].value_counts().items()},
             "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
         },
         lambda: [_all_labelled(cluster, usable, winner["algorithm"])],
@@ -110,12 +131,40 @@ def _all_labelled(cluster: np.ndarray, usable: np.ndarray, algorithm: str) -> Ch
     return Check("every_image_labelled", passed, {"unlabelled": int(noise.sum())})
 
 
-def _previous(settings: Settings, descriptor: str, paths: object) -> np.ndarray | None:
-    """The labels of the previous fit in the order of `paths`, −1 for images that it did not have."""
+def changes_of(clusters: VectorTable, descriptor: str) -> pd.DataFrame:
+    """What became of the clusters of the fit before, as `iv_pipeline.learn.numbering.changes` gives it."""
+    columns = ["cluster", "change", "images", "kept_share", "into"]
+    return pd.DataFrame(json.loads(_stored(clusters, CHANGES_KEY, descriptor)), columns=columns)
+
+
+def rules_of(clusters: VectorTable, descriptor: str) -> dict[str, np.ndarray]:
+    """What gives the labels of each algorithm, ``<algorithm>/<array>``, and ``numbers`` of the winner's."""
+    return arrays_from_bytes(_stored(clusters, RULES_KEY, descriptor))
+
+
+def _stored(clusters: VectorTable, key: bytes, descriptor: str) -> bytes:
+    metadata: dict[bytes, bytes] = clusters.schema.metadata or {}
+    if key not in metadata:
+        raise InputError(
+            f"the clusters of {descriptor} are of an earlier version: materialise 'clusters' of {descriptor} again"
+        )
+    return metadata[key]
+
+
+def _warn(context: dg.AssetExecutionContext, became: pd.DataFrame) -> None:
+    for row in became[~became["change"].isin(["kept", "new"])].to_dict("records"):
+        into = f" into {', '.join(map(str, row['into']))}" if row["into"] else ""
+        context.log.warning(
+            "cluster %d of the previous fit is %s%s: look at its name", row["cluster"], row["change"], into
+        )
+
+
+def _previous(settings: Settings, descriptor: str, paths: object) -> tuple[np.ndarray | None, bool]:
+    """The labels of the previous fit, −1 for images that it did not have; whether it had just those of `paths`."""
     path = settings.data_root / file_of("clusters", descriptor)
     if not path.exists():
-        return None
+        return None, False
     table = read_table(path)
     before = pd.Series(table.column("cluster").to_numpy(), index=table.column(IMAGE_PATH).to_pandas())
     now = pd.Index(paths.to_pandas())  # type: ignore[attr-defined]
-    return before.reindex(now, fill_value=NOISE).to_numpy(np.int32)
+    return before.reindex(now, fill_value=NOISE).to_numpy(np.int32), before.index.equals(now)

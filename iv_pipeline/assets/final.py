@@ -4,20 +4,18 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.assets.stage import Check, Result, stage
+from iv_pipeline.assets.clusters import changes_of
+from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import NOISE
 from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate
+from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.formats import read_csv
 from iv_pipeline.storage.layout import NAMES
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
-
-PARTIAL = dg.AssetIn(metadata={"allow_missing_partitions": True})
-"""A fan-in of the partitions that exist; the others are named in the log."""
 
 
 @stage(
@@ -37,8 +35,8 @@ def final(
     cluster = clusters.column("cluster").to_numpy()
     column = clusters.vectors(clusters.vector_columns[0])
     usable = np.concatenate([finite_rows(column.batch(i)) for i in range(column.n_batches)])
-    status = np.where(usable, np.where(cluster == NOISE, "noise", "ok"), "unusable: NaN or infinite values")
     names = cluster_names(settings, context.partition_key, cluster_profiles)
+    doubtful = _warn_of_names(context, settings, clusters, names)
     frame = pd.DataFrame(
         {
             IMAGE_PATH: clusters.column(IMAGE_PATH).to_pandas(),
@@ -46,7 +44,7 @@ def final(
             "confidence": clusters.column("confidence").to_numpy(),
             "is_outlier": outliers["is_outlier"],
             "outlier_score": outliers["score"],
-            "status": status,
+            "status": status_of(cluster, usable),
             "name": pd.Series(cluster).map(names).fillna(""),
         }
     )
@@ -57,6 +55,7 @@ def final(
             "outliers": int(frame["is_outlier"].sum()),
             "noise_share": float((frame["status"] == "noise").mean()),
             "unusable_rows": int((~usable).sum()),
+            "names_to_look_at": doubtful,
             "first_rows": dg.MetadataValue.md(frame.head(8).to_markdown(index=False)),
         },
         lambda: [Check("every_image_once", complete, {"rows": len(frame)})],
@@ -64,17 +63,29 @@ def final(
 
 
 def cluster_names(settings: Settings, descriptor: str, profiles: pd.DataFrame) -> dict[int, str]:
-    """Names that people gave in `Names/<descriptor>.csv`, and proposed ones for the other clusters.
+    """Names that people gave, and proposed ones for the other clusters.
+
+    Raises
+    ------
+    InputError
+        If the file of names is wrong.
+    """
+    proposed = dict(zip(profiles["cluster"].astype(int), profiles["proposed_name"], strict=True))
+    given = given_names(settings, descriptor)
+    return proposed | {number: name for number, name in given.items() if number in proposed}
+
+
+def given_names(settings: Settings, descriptor: str) -> dict[int, str]:
+    """Names that people gave in `Names/<descriptor>.csv`, by cluster; also of clusters that are gone.
 
     Raises
     ------
     InputError
         If the file has no columns `cluster` and `name`, or a cluster that is no number.
     """
-    proposed = dict(zip(profiles["cluster"].astype(int), profiles["proposed_name"], strict=True))
     path = settings.data_root / NAMES.format(descriptor=descriptor)
     if not path.exists():
-        return proposed
+        return {}
     given = read_csv(path)
     if not {"cluster", "name"} <= set(given.columns):
         raise InputError(f"{path} needs the columns 'cluster' and 'name', it has {', '.join(given.columns)}")
@@ -83,7 +94,28 @@ def cluster_names(settings: Settings, descriptor: str, profiles: pd.DataFrame) -
         line = int(numbers.isna().to_numpy().argmax()) + 2
         raise InputError(f"{path}, line {line}: {given['cluster'].iloc[line - 2]!r} is no cluster number")
     named = given["name"].notna()
-    return proposed | dict(zip(numbers[named].astype(int), given["name"][named].astype(str), strict=True))
+    return dict(zip(numbers[named].astype(int), given["name"][named].astype(str), strict=True))
+
+
+def _warn_of_names(
+    context: dg.AssetExecutionContext, settings: Settings, clusters: VectorTable, names: dict[int, str]
+) -> int:
+    """Say which names that people gave lost their cluster or part of it; how many there are."""
+    became = changes_of(clusters, context.partition_key).set_index("cluster")
+    warned = 0
+    for number, name in given_names(settings, context.partition_key).items():
+        change = became["change"].get(number, "unknown" if number not in names else "kept")
+        if change in {"kept", "new"}:
+            continue
+        warned += 1
+        context.log.warning(
+            "cluster %d, which a person named %r, is %s since the previous fit: look at %s",
+            number,
+            name,
+            change,
+            NAMES.format(descriptor=context.partition_key),
+        )
+    return warned
 
 
 @stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL})

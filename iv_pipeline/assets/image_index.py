@@ -1,11 +1,15 @@
 """Stage `image_index`: every image of the delivery, once."""
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
+
+VEHICLE = "vehicle_id"
+"""Column of the vehicle that an image shows, where the paths carry one."""
 
 
 @stage(
@@ -28,7 +32,7 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
         lambda: {
             "images": len(frame),
             "labelled": _known(frame, "label"),
-            "vehicles": int(frame["vehicle_id"].nunique()) if "vehicle_id" in frame else 0,
+            "vehicles": int(frame[VEHICLE].nunique()) if VEHICLE in frame else 0,
             "first_rows": dg.MetadataValue.md(frame.head(5).to_markdown(index=False)),
         },
         lambda: [Check("paths_are_unique", bool(frame["image_path"].is_unique))],
@@ -37,3 +41,11 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
 
 def _known(frame: pd.DataFrame, column: str) -> int:
     return int(frame[column].notna().sum()) if column in frame else 0
+
+
+def identities_of(image_index: pd.DataFrame) -> np.ndarray:
+    """Code of the vehicle of each image, int64; −1 where unknown, as everywhere if paths carry no identity."""
+    if VEHICLE not in image_index:
+        return np.full(len(image_index), -1, np.int64)
+    codes, _ = pd.factorize(image_index[VEHICLE])
+    return codes.astype(np.int64)

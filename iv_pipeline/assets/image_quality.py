@@ -7,7 +7,7 @@ import pandas as pd
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.learn.image_quality import measure_images, quality_outliers
+from iv_pipeline.learn.image_quality import measure_images, near_duplicates, quality_outliers
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.tables import IMAGE_PATH
 
@@ -16,13 +16,19 @@ from iv_pipeline.storage.tables import IMAGE_PATH
 def image_quality(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:
-    """Exposure, glare, sharpness and emptiness of each picture, and the reasons to distrust it."""
+    """Exposure, glare, sharpness, emptiness and near-duplicates of each picture, and reasons to distrust it."""
     delivery = open_delivery(settings)
     paths = image_index[IMAGE_PATH].to_list()
     archive = delivery.archive()
     if archive is None:
         context.log.warning("no image archive: the quality of pictures stays unknown")
-        unknown = {IMAGE_PATH: paths, "score": np.nan, "reasons": "", "error": "no image archive"}
+        unknown = {
+            IMAGE_PATH: paths,
+            "score": np.nan,
+            "reasons": "",
+            "error": "no image archive",
+            "duplicate_group": -1,
+        }
         return Result(pd.DataFrame(unknown), lambda: {"measured": 0})
     frame = _measure(paths, archive, context)
     return Result(frame, lambda: _show(frame))
@@ -37,11 +43,13 @@ def _measure(paths: list[str], archive: ImageArchive, context: dg.AssetExecution
             min(missing),
         )
     measured = measure_images([path for path in paths if path not in missing], archive.read)
+    measured["duplicate_group"] = near_duplicates(measured["phash"].to_numpy())
     judged = measured.merge(quality_outliers(measured), on=IMAGE_PATH, validate="1:1")
     frame = pd.DataFrame({IMAGE_PATH: paths}).merge(judged, on=IMAGE_PATH, how="left", validate="1:1")
     absent = frame[IMAGE_PATH].isin(missing)
     frame.loc[absent, "error"] = "not in the archive"
     frame["reasons"] = frame["reasons"].fillna("")
+    frame["duplicate_group"] = frame["duplicate_group"].fillna(-1).astype(np.int32)
     return frame
 
 
@@ -51,5 +59,6 @@ def _show(frame: pd.DataFrame) -> dict[str, object]:
         "measured": int(frame["score"].notna().sum()),
         "suspicious": int((frame["reasons"] != "").sum()),
         "unreadable_or_missing": int(frame["error"].notna().sum()),
+        "near_duplicates": int((frame["duplicate_group"] >= 0).sum()),
         "most_suspicious": dg.MetadataValue.md(worst.round(3).to_markdown(index=False)),
     }

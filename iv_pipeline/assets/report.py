@@ -4,8 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
-from iv_pipeline.assets.final import PARTIAL
-from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.report.page import ReportData, render_report
 

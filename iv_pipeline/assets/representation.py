@@ -1,7 +1,5 @@
 """Stage `representation`: what the clusters of all images are looked for in."""
 
-import io
-
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -10,18 +8,19 @@ from iv_pipeline.assets.init import block_widths
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import PipelineConfig, Settings
-from iv_pipeline.learn.pca import PCA, unpack_maps
+from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.learn.representation import (
     RECIPES,
-    Affine,
     Embedder,
     Placement,
+    Reduction,
+    embed_parts,
     fit_block_maps,
-    leading_columns,
     pack_fit,
     unpack_fit,
 )
 from iv_pipeline.learn.statistics import Statistics, finite_rows
+from iv_pipeline.storage.formats import arrays_from_bytes, arrays_to_bytes
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_matrix, read_table, table_from_arrays
 
@@ -51,24 +50,24 @@ def representation(
     recipe = RECIPES[name]
     fitted = Statistics.from_arrays(statistics)
     if name == "pca":
-        affine, parts = unpack_maps(pca)[scaler], []
+        reduction, parts = Reduction(unpack_maps(pca)[scaler]), []
         table = scaled_pca.derive(
-            {"vectors": affine.n_components}, lambda batch: [as_matrix(batch.column(scaler))]
+            {"vectors": reduction.n_components}, lambda batch: [as_matrix(batch.column(scaler))]
         )
     else:
-        affine, widths = fit_block_maps(
+        reduction, widths = fit_block_maps(
             fitted, block_widths(init), recipe, config.embedding.variance, config.pca.max_components
         )
-        parts = (widths if recipe.fuse else [sum(widths)]) if recipe.embed else []
+        parts = recipe.parts(widths)
         table = (
-            _embedded(settings, init, affine, widths, parts)
+            _embedded(settings, init, reduction, widths, parts)
             if recipe.embed
             else init.derive(
-                {"vectors": affine.n_components},
-                lambda batch: [affine.transform(as_matrix(batch.column("descriptor")))],
+                {"vectors": reduction.n_components},
+                lambda batch: [reduction(as_matrix(batch.column("descriptor")))],
             )
         )
-    table = table.with_metadata({FIT_KEY: _packed(pack_fit(affine, parts))})
+    table = table.with_metadata({FIT_KEY: arrays_to_bytes(pack_fit(reduction, parts))})
     path = settings.data_root / file_of("representation", context.partition_key)
     return Result(
         table,
@@ -78,7 +77,7 @@ def representation(
 
 
 def _embedded(
-    settings: Settings, init: VectorTable, affine: PCA, widths: list[int], parts: list[int]
+    settings: Settings, init: VectorTable, reduction: Reduction, widths: list[int], parts: list[slice]
 ) -> VectorTable:
     """UMAP's embedding of all usable rows: landmarks are laid out, other rows placed between them.
 
@@ -86,19 +85,16 @@ def _embedded(
     """
     config = settings.config
     embedder = embedder_of(config)
-    source = Affine(affine).transform(init.vectors("descriptor"))
+    source = reduction.reduce(init.vectors("descriptor"))
     usable = np.flatnonzero(finite_rows(source))
     chosen = np.random.default_rng(config.seed).permutation(usable)[: config.embedding.landmarks]
     landmarks = np.sort(chosen)
     others = np.setdiff1d(usable, landmarks, assume_unique=True)
     known = source[landmarks]
     vectors = np.full((len(source), embedder.n_components), np.nan, np.float32)
-    vectors[landmarks] = embedder(
-        [np.ascontiguousarray(part) for part in np.split(known, np.cumsum(parts)[:-1], axis=1)],
-        known[:, leading_columns(widths, embedder.n_components)],
-    )
+    vectors[landmarks] = embed_parts(known, widths, parts, embedder)
     if len(others):
-        placement = Placement(affine, parts, known, vectors[landmarks], seed=config.seed)
+        placement = Placement(reduction, parts, known, vectors[landmarks], seed=config.seed)
         vectors[others] = placement.place(source[others])
         source[others] = np.nan
     return table_from_arrays({IMAGE_PATH: init.column(IMAGE_PATH), "vectors": vectors, "source": source})
@@ -109,18 +105,11 @@ def _all_finite(stored: VectorTable, n_usable: int) -> Check:
     return Check("finite_values", n_finite == n_usable, {"finite": n_finite, "usable": n_usable})
 
 
-def _packed(arrays: dict[str, np.ndarray]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    return file.getvalue()
-
-
 def embedder_of(config: PipelineConfig) -> Embedder:
     """How the configuration wants rows to be embedded."""
     return Embedder(**config.embedding.model_dump(exclude={"variance", "landmarks"}), seed=config.seed)
 
 
-def fit_of(table: VectorTable) -> tuple[PCA, list[int]]:
+def fit_of(table: VectorTable) -> tuple[Reduction, list[slice]]:
     """What turns raw vectors into those of the table, as this stage stored it."""
-    with np.load(io.BytesIO(table.schema.metadata[FIT_KEY]), allow_pickle=False) as stored:
-        return unpack_fit(dict(stored))
+    return unpack_fit(arrays_from_bytes(table.schema.metadata[FIT_KEY]))

@@ -18,6 +18,8 @@ from iv_pipeline.storage.layout import FILES
 
 Group = Literal["delivery", "representation", "clustering", "outliers", "results"]
 
+PARTIAL = dg.AssetIn(metadata={"allow_missing_partitions": True})
+"""A fan-in of the partitions that exist; the others are named in the log."""
 HEAVY_POOL = "heavy"
 """Assets that fill the machine's memory or cores; one run at a time holds a place in it."""
 

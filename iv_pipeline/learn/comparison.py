@@ -24,6 +24,9 @@ SCORES = (
     "noise_share",
 )
 
+BETTER_LOW = frozenset({"davies_bouldin", "noise_share"})
+"""Of `SCORES`, those of which less is better."""
+NOISE = -1
 LEAST_SCORE = 1e-3
 """Scores at the level of chance are told apart no further."""
 
@@ -79,10 +82,11 @@ def rank_descriptors(
     Returns
     -------
     pandas.DataFrame
-        `descriptor`, `rank`, `strength` and the trial's columns, best first.
+        `descriptor`, `rank`, `strength`, `combining_gain` (see `gains`) and the trial's columns, best first.
     """
     predicted_by = {name: json.loads(winner["predicted_by"]) for name, winner in winners.items()}
     strong = strengths(predicted_by, blocks or {})
+    gained = gains(predicted_by, blocks or {})
     rows = [
         {
             "descriptor": name,
@@ -92,6 +96,7 @@ def rank_descriptors(
             "parameters": winner["parameters"],
             "n_clusters": int(winner["n_clusters"]),
             "strength": strong.get(name, np.nan),
+            "combining_gain": gained.get(name, np.nan),
             **{score: winner.get(score, np.nan) for score in SCORES},
             "criterion": winner["criterion"],
             "reason": winner["reason"],
@@ -131,19 +136,43 @@ def strengths(
     dict of str to float
         Strength of each descriptor that anybody judged: the score that a judge of mean acuity would give.
     """
-    scores = {
+    scores = _logarithms(predicted_by)
+    gained = gains(predicted_by, blocks or {})
+    strong = _two_way({name: row for name, row in scores.items() if name not in gained})
+    for name, gain in gained.items():
+        strong[name] = max(strong[part] for part in (blocks or {})[name]) + float(np.log(gain))
+    return {name: float(np.exp(strong[name])) for name in scores if scores[name]}
+
+
+def gains(
+    predicted_by: Mapping[str, Mapping[str, float]], blocks: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """What combining gained: how many times better judges predict a combination than the best of its blocks.
+
+    Parameters
+    ----------
+    predicted_by, blocks
+        As for `strengths`.
+
+    Returns
+    -------
+    dict of str to float
+        The geometric mean over judges, above 1 if combining helped, for each combination whose blocks were
+        judged as well.
+    """
+    scores = _logarithms(predicted_by)
+    return {
+        name: float(np.exp(gain))
+        for name, parts in blocks.items()
+        if len(parts) > 1 and (gain := _gain(name, parts, scores)) is not None
+    }
+
+
+def _logarithms(predicted_by: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {
         name: {judge: float(np.log(max(score, LEAST_SCORE))) for judge, score in row.items()}
         for name, row in predicted_by.items()
     }
-    gains = {
-        name: gain
-        for name, parts in (blocks or {}).items()
-        if len(parts) > 1 and (gain := _gain(name, parts, scores)) is not None
-    }
-    strong = _two_way({name: row for name, row in scores.items() if name not in gains})
-    for name, gain in gains.items():
-        strong[name] = max(strong[part] for part in (blocks or {})[name]) + gain
-    return {name: float(np.exp(strong[name])) for name in scores if scores[name]}
 
 
 def _gain(name: str, parts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float | None:
@@ -179,3 +208,97 @@ def square(pairs: pd.DataFrame, value: str) -> pd.DataFrame:
     for row in pairs.to_dict("records"):
         table.loc[row["first"], row["second"]] = table.loc[row["second"], row["first"]] = row[value]
     return table
+
+
+def crossings(labelings: Mapping[str, NDArray[np.int32]]) -> pd.DataFrame:
+    """How the clusters of each descriptor cross with those of every other.
+
+    Parameters
+    ----------
+    labelings
+        By descriptor, −1 for noise, which takes no part; shape ``(n_rows,)`` each, of the same rows.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `first`, `cluster`, `second`, `other_cluster`; `images` in both, `share` of the cluster of the first, and
+        `lift`, how many times more than by chance; each ordered pair of clusters that share an image, the
+        largest share of a cluster first.
+    """
+    parts = []
+    for first, a in labelings.items():
+        for second, b in labelings.items():
+            if first == second:
+                continue
+            both = (a != NOISE) & (b != NOISE)
+            pairs = pd.DataFrame({"cluster": a[both], "other_cluster": b[both]})
+            table = pairs.value_counts().rename("images").reset_index()
+            of_first, of_second = (pairs[column].value_counts() for column in pairs)
+            table["share"] = table["images"] / table["cluster"].map(of_first)
+            table["lift"] = table["share"] / (table["other_cluster"].map(of_second) / len(pairs))
+            parts.append(table.assign(first=first, second=second))
+    columns = ["first", "cluster", "second", "other_cluster", "images", "share", "lift"]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    order = ["first", "second", "cluster", "images"]
+    frame = pd.concat(parts)[columns]
+    return frame.sort_values(order, ascending=[True, True, True, False], kind="stable", ignore_index=True)
+
+
+def disagreement(labelings: Mapping[str, NDArray[np.int32]]) -> NDArray[np.float64]:
+    """How much descriptors disagree about each image, in bits, shape ``(n_rows,)``.
+
+    For a pair of descriptors, ``log2(n_a n_b / (n n_ab))``, the pointwise mutual information (Church, Hanks 1990)
+    with its sign turned: large if hardly any other image lies in the same two clusters, though both are large.
+    The mean over pairs; rows without a cluster take no part in a pair. NaN where no pair says anything.
+
+    Parameters
+    ----------
+    labelings
+        As for `crossings`.
+    """
+    values = list(labelings.values())
+    n_rows = len(values[0]) if values else 0
+    total, count = np.zeros(n_rows), np.zeros(n_rows)
+    for a, b in combinations(values, 2):
+        both = np.flatnonzero((a != NOISE) & (b != NOISE))
+        if not len(both):
+            continue
+        x, y = a[both].astype(np.int64), b[both].astype(np.int64)
+        width = int(y.max()) + 1
+        cell = x * width + y
+        joint = np.bincount(cell)[cell]
+        expected = np.bincount(x)[x] * (np.bincount(y)[y] / len(both))
+        total[both] += np.log2(expected / joint)
+        count[both] += 1
+    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n_rows, np.nan), where=count > 0)
+    return mean
+
+
+def rank_configurations(trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every configuration that was tried in any descriptor, and its rank by each criterion among those of its own.
+
+    Parameters
+    ----------
+    trials
+        By descriptor, as `iv_pipeline.learn.selection.Selection.to_frame` makes them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `descriptor`, the configuration, every score of `SCORES` and ``rank_<score>`` beside it, 1 for the best of
+        the descriptor, missing where the score has no meaning; by descriptor, the criterion that led first.
+    """
+    kept = ["scaler", "representation", "algorithm", "parameters", "n_clusters"]
+    parts = []
+    for name, frame in trials.items():
+        columns: dict[str, pd.Series[Any]] = {column: frame[column] for column in kept}
+        for score in SCORES:
+            ranks = frame[score].rank(method="min", ascending=score in BETTER_LOW)
+            columns |= {score: frame[score], f"rank_{score}": ranks.astype("Int64")}
+        columns |= {"kept": frame["kept"], "won": frame["won"]}
+        part = pd.DataFrame(columns)
+        part.insert(0, "descriptor", name)
+        leading = f"rank_{frame['criterion'].iloc[0]}"
+        parts.append(part.sort_values(leading, kind="stable", na_position="last"))
+    return pd.concat(parts, ignore_index=True)

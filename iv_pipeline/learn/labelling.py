@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pandas as pd
 
 from iv_pipeline.engine import ArrayBatches, BatchedMatrix, blas_threads, map_rows
 from iv_pipeline.learn.clustering import (
+    ALGORITHMS,
     NOISE,
     Attachment,
     Clustering,
     MixtureModel,
     NeighborModel,
     PrototypeModel,
+    Space,
 )
-from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.learn.pca import fit_pca
+from iv_pipeline.learn.representation import (
+    RECIPES,
+    Embedder,
+    Placement,
+    Reduction,
+    embed_parts,
+    fit_block_maps,
+)
+from iv_pipeline.learn.scaling import fit_scaler
+from iv_pipeline.learn.statistics import compute_statistics, finite_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from iv_pipeline.learn.clustering import Model
+    from iv_pipeline.learn.novelty import Novelty
 
 RULES: dict[str, type[Any]] = {
     "prototypes": PrototypeModel,
@@ -91,13 +105,42 @@ def labels_of(clusters: NDArray[np.integer[Any]], numbers: NDArray[np.int32]) ->
     return behind
 
 
+def _named(cluster: NDArray[np.int32], names: Mapping[int, str]) -> NDArray[np.object_]:
+    numbers, inverse = np.unique(cluster, return_inverse=True)
+    return np.array([names.get(number, "") for number in numbers.tolist()], object)[inverse]
+
+
+def status_of(
+    cluster: NDArray[np.int32], usable: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.str_]:
+    """In words, why an image has its cluster or has none.
+
+    Parameters
+    ----------
+    cluster
+        −1 for none, shape ``(n_rows,)``.
+    usable
+        Whether the vector of each row is finite.
+    known
+        Whether each row is like rows of the fit; None if all are rows of the fit themselves.
+    """
+    status = np.where(cluster == NOISE, "noise", "ok")
+    if known is not None:
+        status = np.where(usable & ~known, "unknown: far from every image of the fit", status)
+    return np.where(usable, status, "unusable: NaN or infinite values")
+
+
 class Representation(Protocol):
-    """What turns raw vectors into those that were clustered."""
+    """What turns raw vectors into those that were clustered, in two steps."""
 
     n_features: int
 
-    def transform(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
-        """All rows of `matrix`; not finite where a raw row is not."""
+    def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """All rows of `matrix`, reduced; not finite where a raw row is not."""
+        ...
+
+    def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Reduced rows, which are finite, where the clusters are."""
         ...
 
 
@@ -113,11 +156,17 @@ class Labeller:
         Assigns those.
     numbers
         Number of the cluster behind each label of `model`, shape ``(n_labels,)``, int32.
+    novelty
+        Of reduced rows: says which are outliers, and which are like nothing in the fit; None to label all rows.
+    names
+        Of the clusters, by number.
     """
 
     representation: Representation
     model: Model
     numbers: NDArray[np.int32]
+    novelty: Novelty | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def predict(
         self, X: NDArray[np.floating[Any]] | BatchedMatrix
@@ -133,10 +182,33 @@ class Labeller:
         Returns
         -------
         cluster
-            Shape ``(n_rows,)``, int32; −1 for noise, for rows with NaN or infinite values, and for rows whose
-            nearest cluster has no row of the fit.
+            Shape ``(n_rows,)``, int32; −1 for noise, for rows with NaN or infinite values, for rows that lie far
+            from all rows of the fit, and for rows whose nearest cluster has no row of the fit.
         confidence
             Shape ``(n_rows,)``, float32, in [0, 1]; 0 where the cluster is −1.
+
+        Raises
+        ------
+        ValueError
+            If the descriptors are not as wide as those of the fit.
+        """
+        labels = self.label(X)
+        return labels["cluster"].to_numpy(), labels["confidence"].to_numpy()
+
+    def label(self, X: NDArray[np.floating[Any]] | BatchedMatrix) -> pd.DataFrame:
+        """All that is known of each image: the columns of a Final CSV.
+
+        Parameters
+        ----------
+        X
+            As for `predict`.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row an image: `cluster` and `confidence` as from `predict`; `is_outlier` and `outlier_score` in
+            [0, 1], by the distance to rows of the fit; `status`: ``ok``, ``noise``, ``unknown: ...`` or
+            ``unusable: ...``; `name` of the cluster, empty where there is none.
 
         Raises
         ------
@@ -147,14 +219,32 @@ class Labeller:
         n_features = self.representation.n_features
         if matrix.shape[1] != n_features:
             raise ValueError(f"descriptors of {matrix.shape[1]} features: the fit had {n_features}")
-        reduced = self.representation.transform(matrix)
+        reduced = self.representation.reduce(matrix)
         usable = finite_rows(reduced)
-        labels, sure = self._assign(reduced if usable.all() else reduced[usable])
+        rows = reduced if usable.all() else reduced[usable]
+        score = np.ones(len(reduced), np.float32)  # what cannot be read should not be trained on
+        score[usable] = self.novelty.score(rows) if self.novelty else 0
+        outlier, known = ~usable, usable.copy()
+        if self.novelty:
+            outlier |= score > self.novelty.outlier_above
+            known &= score <= self.novelty.unknown_above
+        labels, sure = self._assign(self.representation.place(rows))
         cluster = np.full(len(reduced), NOISE, np.int32)
-        confidence = np.zeros(len(reduced), np.float32)
         cluster[usable] = np.append(self.numbers, np.int32(NOISE))[labels]  # the last answers for noise, −1
-        confidence[usable] = np.where(cluster[usable] == NOISE, 0, sure)
-        return cluster, confidence
+        cluster[~known] = NOISE
+        confidence = np.zeros(len(reduced), np.float32)
+        confidence[usable] = sure
+        confidence[cluster == NOISE] = 0
+        return pd.DataFrame(
+            {
+                "cluster": cluster,
+                "confidence": confidence,
+                "is_outlier": outlier,
+                "outlier_score": score,
+                "status": status_of(cluster, usable, known),
+                "name": _named(cluster, self.names),
+            }
+        )
 
     def _assign(self, reduced: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         if isinstance(self.model, NeighborModel):
@@ -165,3 +255,88 @@ class Labeller:
             return np.empty(0, np.int32), np.empty(0, np.float32)
         labels, confidence = zip(*parts, strict=True)
         return np.concatenate(labels), np.concatenate(confidence)
+
+    def vectors(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Raw descriptors, finite, where the clusters are, shape ``(n_rows, n_components)``."""
+        return self.representation.place(self.representation.reduce(ArrayBatches(X)))
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A fit on some rows.
+
+    Attributes
+    ----------
+    labeller
+        Labels others.
+    clustering
+        Of the rows.
+    vectors
+        What was clustered, shape ``(n_rows, n_components)``.
+    """
+
+    labeller: Labeller
+    clustering: Clustering
+    vectors: NDArray[np.float32]
+
+
+def fit_labeller(
+    X: NDArray[np.float32],
+    widths: Sequence[int],
+    *,
+    scaler: str,
+    representation: str,
+    algorithm: str,
+    parameters: Mapping[str, Any],
+    variance: tuple[float, float] = (0.9, 0.95),
+    max_components: int = 200,
+    embedder: Embedder | None = None,
+    n_neighbors: int = 50,
+    min_samples: int = 10,
+) -> Labelled:
+    """From raw rows that fit in memory to what labels others, as the stages do it for a whole delivery.
+
+    Parameters
+    ----------
+    X
+        Raw descriptors, finite, shape ``(n_rows, n_features)``.
+    widths
+        Features of each block; one for a descriptor alone.
+    scaler, representation, algorithm, parameters
+        What to cluster, and how; a scaler's name, one of `iv_pipeline.learn.representation.RECIPES`, one of
+        `iv_pipeline.learn.clustering.ALGORITHMS` and its parameters as tried.
+    variance
+        Share that plain components keep, and that those of each block keep for other representations.
+    max_components
+        Of each.
+    embedder
+        How rows are embedded, and the seed of all that is random.
+    n_neighbors, min_samples
+        Of the neighbour graph, and of core distances.
+    """
+    embedder = embedder or Embedder()
+    seed, matrix, recipe = embedder.seed, ArrayBatches(X), RECIPES[representation]
+    statistics = compute_statistics(matrix)
+    turned: Reduction | Placement
+    if representation == "pca":
+        turned = Reduction(
+            fit_pca(statistics, fit_scaler(scaler, statistics, widths), variance[0], max_components)
+        )
+    else:
+        reduction, kept = fit_block_maps(statistics, widths, recipe, variance[1], max_components)
+        turned = reduction
+        if recipe.embed:
+            source, parts = reduction.reduce(matrix), recipe.parts(kept)
+            embedding = embed_parts(source, kept, parts, embedder)
+            turned = Placement(reduction, parts, source, embedding, seed=seed)
+    vectors = embedding if recipe.embed else turned.reduce(matrix)
+    space = Space(vectors, seed, n_neighbors, min_samples)
+    clustering = ALGORITHMS[algorithm].fit(space, parameters)
+    rule = rule_of(clustering)
+    model = (
+        NeighborModel(vectors, clustering.labels, space.hierarchy.core_distances, rule, seed)
+        if isinstance(rule, Attachment)
+        else rule
+    )
+    numbers = np.arange(n_labels_of(rule), dtype=np.int32)
+    return Labelled(Labeller(turned, model, numbers), clustering, vectors)

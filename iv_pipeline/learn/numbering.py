@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NOISE = -1
+SPLIT_SHARE = 0.25
+"""A cluster that loses so much of itself to one other has been split."""
 
 
 def number_by_size(labels: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
@@ -56,3 +59,42 @@ def carry_over(
     result = np.full(len(labels), NOISE, np.int32)
     result[labels != NOISE] = number[row]
     return result
+
+
+def changes(labels: NDArray[np.integer[Any]], previous: NDArray[np.integer[Any]]) -> pd.DataFrame:
+    """What became of each cluster of the previous fit, so that no name comes to mean something else in silence.
+
+    Parameters
+    ----------
+    labels
+        Of this fit, as `carry_over` numbered them, shape ``(n_rows,)``.
+    previous
+        Of the previous fit for the same rows; −1 for noise and unknown rows.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `cluster`, its number; `change`: ``kept``; ``split``, if at least `SPLIT_SHARE` of its images went to one
+        other cluster; ``merged``, if the number is gone and most of its images went to one; ``vanished``, if it is
+        gone otherwise; ``new``, if the previous fit did not have it. `images` that both fits have of it (of a new
+        one: all), `kept_share` of those, and `into`, the clusters that took over at least `SPLIT_SHARE`.
+    """
+    now = set(np.unique(labels[labels != NOISE]).tolist())
+    then = np.unique(previous[previous != NOISE]).tolist()
+    rows: list[dict[str, Any]] = []
+    for number in then:
+        went = labels[previous == number]
+        values, counts = np.unique(went, return_counts=True)
+        share = dict(zip(values.tolist(), (counts / len(went)).tolist(), strict=True))
+        into = [c for c, s in share.items() if c not in (number, NOISE) and s >= SPLIT_SHARE]
+        if number in now:
+            change = "split" if into else "kept"
+        else:
+            change = "merged" if max((share[c] for c in into), default=0) > 0.5 else "vanished"
+        rows.append(_change(number, change, len(went), share.get(number, 0.0), into))
+    rows += [_change(n, "new", int((labels == n).sum()), np.nan, []) for n in sorted(now - set(then))]
+    return pd.DataFrame(rows, columns=["cluster", "change", "images", "kept_share", "into"])
+
+
+def _change(number: int, change: str, images: int, kept: float, into: list[int]) -> dict[str, Any]:
+    return {"cluster": number, "change": change, "images": images, "kept_share": kept, "into": into}

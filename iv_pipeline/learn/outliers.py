@@ -6,6 +6,7 @@ frames are each other's neighbours, and only a neighbourhood larger than the clu
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -93,20 +94,40 @@ def local_outlier_factor(graph: NeighborGraph) -> NDArray[np.float64]:
     return factor
 
 
-def unify(raw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Unifier:
     """Scores of any scale as scores in [0, 1) that methods share, in the same order.
 
     Robust deviations `z` above the median map to ``z / (z + 3)``, so that 0 is "not above the middle" and one
     half "three deviations out"; unlike Gaussian scaling (Kriegel et al. 2011) it never saturates.
+
+    Attributes
+    ----------
+    middle, spread
+        Median and robust standard deviation of the scores that it was fitted on.
     """
-    values = np.asarray(raw, np.float64)
-    middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))
-    if spread <= 0:
-        spread = values.std() or 1.0
-    z = np.maximum((values - middle) / spread, 0)
-    unified: NDArray[np.float32] = (z / (z + HALF_SCORE_DEVIATIONS)).astype(np.float32)
-    return unified
+
+    middle: float
+    spread: float
+
+    @classmethod
+    def fit(cls, raw: NDArray[np.floating[Any]]) -> Unifier:
+        """Learn the scale of `raw`, shape ``(n_rows,)``."""
+        values = np.asarray(raw, np.float64)
+        middle = float(np.median(values))
+        spread = float(1.4826 * np.median(np.abs(values - middle)))
+        return cls(middle, spread if spread > 0 else float(values.std()) or 1.0)
+
+    def __call__(self, raw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Scores of the shape of `raw`."""
+        z = np.maximum((np.asarray(raw, np.float64) - self.middle) / self.spread, 0)
+        unified: NDArray[np.float32] = (z / (z + HALF_SCORE_DEVIATIONS)).astype(np.float32)
+        return unified
+
+
+def unify(raw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Scores of any scale as scores in [0, 1), by their own scale (see `Unifier`)."""
+    return Unifier.fit(raw)(raw)
 
 
 def flag(scores: NDArray[np.float32], contamination: float) -> NDArray[np.bool_]:
@@ -131,14 +152,15 @@ def combine_outliers(
     descriptors
         By name, frames with `image_path`, `score`, `is_outlier` and the methods' scores.
     quality
-        Frame with `image_path`, `score` and `reasons`; None without pictures.
+        Frame with `image_path`, `score`, `reasons` and `duplicate_group`; None without pictures.
     order
         Image paths of the delivery.
 
     Returns
     -------
     pandas.DataFrame
-        `image_path`, `score`, `reasons` and the share of the score that each part gave, highest score first.
+        `image_path`, `score`, `reasons`, the share of the score that each part gave, and `duplicate_group` of
+        images that look almost the same, −1 for none; highest score first.
     """
     index = pd.Index(order, name="image_path")
     scores = pd.DataFrame(
@@ -151,14 +173,16 @@ def combine_outliers(
         by_path = quality.set_index("image_path").reindex(index)
         bad = by_path["score"].fillna(0)
         reasons = by_path["reasons"].fillna("").astype(str)
+        group = by_path["duplicate_group"].fillna(-1).astype(np.int32)
     else:
         bad = pd.Series(0.0, index=index)
+        group = pd.Series(np.int32(-1), index=index)
     flagged = {
         name: frame.set_index("image_path")["is_outlier"].reindex(index, fill_value=False)
         for name, frame in descriptors.items()
     }
     for name, flags in flagged.items():
-        words = f"far from what {name} knows"
+        words = f"far from every cluster of {name}"
         reasons = reasons.where(~flags, reasons.where(reasons == "", reasons + "; ") + words)
     combined = pd.DataFrame(
         {
@@ -166,6 +190,7 @@ def combine_outliers(
             "reasons": reasons,
             "quality_score": bad,
             "descriptor_score": strange,
+            "duplicate_group": group,
         }
     )
     return combined.reset_index().sort_values("score", ascending=False, kind="stable", ignore_index=True)

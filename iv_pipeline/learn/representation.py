@@ -1,14 +1,15 @@
-"""What clusters are looked for in: principal components as they are, whitened, or embedded by UMAP.
+"""What clusters are looked for in: principal components as they are, whitened, normalised, or embedded by UMAP.
 
 A representation is made of *blocks*, one for each descriptor that takes part: its principal components, weighted
-to the same total variance or each to unit variance (whitened). Blocks stand side by side, or the fuzzy
-neighbour graphs of each are added up (fusion): images that several descriptors find alike are drawn together.
+to the same total variance or each to unit variance (whitened), and then perhaps every row of a block to unit
+length (normalised). UMAP embeds the blocks side by side; or the fuzzy neighbour graphs of that and of each block
+are added up first (fusion): images that several descriptors find alike are drawn together.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from iv_pipeline.learn.embedding import LONG_ROWS, fuzzy_graph, lay_out, start_f
 from iv_pipeline.learn.neighbors import NeighborSearch, neighbor_graph
 from iv_pipeline.learn.pca import PCA, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
-from iv_pipeline.learn.statistics import finite_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,24 +42,38 @@ class Recipe:
     ----------
     whiten
         Whether every component gets unit variance, instead of every block the same total variance.
+    normalize
+        Whether every row of a block gets unit length, so that only the direction counts.
     embed
         Whether UMAP embeds the rows.
     fuse
-        Whether blocks have a neighbour graph each, added up, instead of one graph for all side by side.
+        Whether the neighbour graph of each block is added to the one of all side by side.
     """
 
     whiten: bool = False
+    normalize: bool = False
     embed: bool = False
     fuse: bool = False
+
+    def parts(self, widths: Sequence[int]) -> list[slice]:
+        """Columns that have a neighbour graph each: none if nothing is embedded, all, and those of each block."""
+        if not self.embed:
+            return []
+        ends = np.cumsum([0, *widths]).tolist()
+        blocks = [slice(*ends_of) for ends_of in itertools.pairwise(ends)] if self.fuse else []
+        return [slice(0, ends[-1]), *(blocks if len(blocks) > 1 else [])]
 
 
 RECIPES: dict[str, Recipe] = {
     "pca": Recipe(),
     "whitened": Recipe(whiten=True),
+    "normalized": Recipe(whiten=True, normalize=True),
     "umap": Recipe(embed=True),
     "whitened_umap": Recipe(whiten=True, embed=True),
+    "normalized_umap": Recipe(whiten=True, normalize=True, embed=True),
     "fusion": Recipe(embed=True, fuse=True),
     "whitened_fusion": Recipe(whiten=True, embed=True, fuse=True),
+    "normalized_fusion": Recipe(whiten=True, normalize=True, embed=True, fuse=True),
 }
 """By name. ``pca`` is tried with every scaler, the others with the standard scaler alone."""
 
@@ -151,17 +165,27 @@ def represent(
         (block * weights(block.var(axis=0, dtype=np.float64), recipe.whiten)).astype(np.float32)
         for block in blocks
     ]
+    widths = [part.shape[1] for part in parts]
     joined = np.hstack(parts)
-    if not recipe.embed:
-        return joined
-    leading = joined[:, leading_columns([part.shape[1] for part in parts], embedder.n_components)]
-    return embedder(parts if recipe.fuse else [joined], leading)
+    if recipe.normalize:
+        joined = _of_unit_length(joined, widths)
+    return embed_parts(joined, widths, recipe.parts(widths), embedder) if recipe.embed else joined
+
+
+def _of_unit_length(rows: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float32]:
+    """Blocks of columns, each scaled to unit length in every row; rows of zeros stay."""
+    unit = rows.copy()
+    for begin, end in itertools.pairwise(np.cumsum([0, *widths]).tolist()):
+        length = np.linalg.norm(rows[:, begin:end], axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):  # infinity over infinity: not finite, as it was
+            unit[:, begin:end] /= np.where(length > 0, length, 1)
+    return unit
 
 
 def fit_block_maps(
     statistics: Statistics, widths: Sequence[int], recipe: Recipe, variance: float, max_components: int
-) -> tuple[PCA, list[int]]:
-    """Standardised principal components of every block, weighted, as one affine map.
+) -> tuple[Reduction, list[int]]:
+    """Standardised principal components of every block, weighted, and of unit length if the recipe says so.
 
     Parameters
     ----------
@@ -170,14 +194,14 @@ def fit_block_maps(
     widths
         Features of each block.
     recipe
-        Says how components are weighted.
+        Says how components are weighted and whether they are normalised.
     variance, max_components
         Of each block, as for `iv_pipeline.learn.pca.fit_pca`.
 
     Returns
     -------
-    PCA
-        Its components are weighted, so not orthonormal.
+    Reduction
+        Raw rows to those components.
     list of int
         How many components come from each block.
     """
@@ -191,16 +215,15 @@ def fit_block_maps(
     for m, begin in zip(maps, ends[:-1], strict=True):
         components[row : row + m.n_components, begin : begin + m.components.shape[1]] = m.components
         row += m.n_components
-    return (
-        PCA(
-            statistics.mean,
-            np.concatenate([m.scale for m in maps]),
-            components,
-            np.concatenate([m.explained_variance for m in maps]),
-            sum(m.total_variance for m in maps),
-        ),
-        [m.n_components for m in maps],
+    joined = PCA(
+        statistics.mean,
+        np.concatenate([m.scale for m in maps]),
+        components,
+        np.concatenate([m.explained_variance for m in maps]),
+        sum(m.total_variance for m in maps),
     )
+    kept = [m.n_components for m in maps]
+    return Reduction(joined, kept if recipe.normalize else ()), kept
 
 
 def _block_map(statistics: Statistics, recipe: Recipe, variance: float, max_components: int) -> PCA:
@@ -232,24 +255,59 @@ def leading_columns(widths: Sequence[int], n: int) -> list[int]:
     return [int(column) for _, column in ranked[:n]]
 
 
-class Affine:
+def embed_parts(
+    source: NDArray[np.float32], widths: Sequence[int], parts: Sequence[slice], embedder: Embedder
+) -> NDArray[np.float32]:
+    """Embed weighted components that stand side by side.
+
+    Parameters
+    ----------
+    source
+        Shape ``(n_rows, sum(widths))``, finite.
+    widths
+        Components of each block, for the layout to start from the leading ones of each.
+    parts
+        Columns that have a neighbour graph each, as from `Recipe.parts`.
+    embedder
+        How.
+    """
+    return embedder(
+        [np.ascontiguousarray(source[:, part]) for part in parts],
+        source[:, leading_columns(widths, embedder.n_components)],
+    )
+
+
+class Reduction:
     """Raw rows to scaled principal components.
 
     Parameters
     ----------
     pca
-        Scaler and components.
+        Scaler and components; weighted components are not orthonormal.
+    unit_blocks
+        Widths of blocks of components of which every row gets unit length; empty to leave lengths as they are.
     """
 
-    def __init__(self, pca: PCA) -> None:
-        self._pca = pca
+    def __init__(self, pca: PCA, unit_blocks: Sequence[int] = ()) -> None:
+        self.pca = pca
+        self.unit_blocks = tuple(unit_blocks)
         self.n_features = len(pca.mean)
+        self.n_components = pca.n_components
 
-    def transform(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
-        """All rows of `matrix`, reduced, shape ``(n_rows, n_components)``."""
+    def __call__(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Some rows, reduced, shape ``(n_rows, n_components)``; not finite where a raw row is not."""
+        reduced = self.pca.transform(rows)
+        return _of_unit_length(reduced, self.unit_blocks) if self.unit_blocks else reduced
+
+    def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """All rows of `matrix`, reduced, shape ``(n_rows, n_components)``; not finite where a raw row is not."""
         with blas_threads(1):  # the batches run in parallel
-            parts = list(map_rows(self._pca.transform, matrix))
-        return np.concatenate(parts) if parts else np.empty((0, self._pca.n_components), np.float32)
+            parts = list(map_rows(self, matrix))
+        return np.concatenate(parts) if parts else np.empty((0, self.n_components), np.float32)
+
+    def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Reduced rows as they are: they are what was clustered."""
+        return reduced
 
 
 class Placement:
@@ -260,12 +318,12 @@ class Placement:
 
     Parameters
     ----------
-    pca
-        Raw rows to the parts side by side.
+    reduction
+        Raw rows to reduced ones.
     parts
-        Width of each part.
+        Columns of those whose neighbours vote, as from `Recipe.parts`.
     source
-        The parts of the rows of the fit, shape ``(n_points, sum(parts))``, float32, finite.
+        Reduced rows of the fit, shape ``(n_points, n_components)``, float32, finite.
     embedding
         Of the rows of the fit, shape ``(n_points, n_components)``, float32.
     n_neighbors
@@ -276,38 +334,35 @@ class Placement:
 
     def __init__(
         self,
-        pca: PCA,
-        parts: Sequence[int],
+        reduction: Reduction,
+        parts: Sequence[slice],
         source: NDArray[np.float32],
         embedding: NDArray[np.float32],
         n_neighbors: int = 15,
         seed: int = 0,
     ) -> None:
-        self._affine = Affine(pca)
-        self.n_features = self._affine.n_features
-        self._columns = [slice(end - width, end) for width, end in zip(parts, np.cumsum(parts), strict=True)]
-        self._searches = [NeighborSearch(np.ascontiguousarray(source[:, c]), seed) for c in self._columns]
+        self._reduction = reduction
+        self.n_features = reduction.n_features
+        self._parts = list(parts)
+        self._searches = [NeighborSearch(np.ascontiguousarray(source[:, part]), seed) for part in self._parts]
         self._embedding = embedding
         self._n_neighbors = n_neighbors
 
-    def transform(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
-        """All rows of `matrix`, embedded, shape ``(n_rows, n_components)``; NaN for rows that are not finite."""
-        reduced = self._affine.transform(matrix)
-        usable = finite_rows(reduced)
-        placed = np.full((len(reduced), self._embedding.shape[1]), np.nan, np.float32)
-        if usable.any():
-            placed[usable] = self.place(reduced[usable])
-        return placed
+    def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """All rows of `matrix`, reduced; not finite where a raw row is not."""
+        return self._reduction.reduce(matrix)
 
-    def place(self, parts: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows given by their parts side by side, finite, embedded, shape ``(n_rows, n_components)``."""
-        places = np.zeros((len(parts), self._embedding.shape[1]), np.float32)
-        for columns, search in zip(self._columns, self._searches, strict=True):
-            indices, distances = search(np.ascontiguousarray(parts[:, columns]), self._n_neighbors)
-            for begin in range(0, len(parts), VOTING_ROWS):
+    def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Reduced rows, finite, embedded, shape ``(n_rows, n_dimensions)``."""
+        places = np.zeros((len(reduced), self._embedding.shape[1]), np.float32)
+        for columns, search in zip(self._parts, self._searches, strict=True):
+            if not len(reduced):
+                break
+            indices, distances = search(np.ascontiguousarray(reduced[:, columns]), self._n_neighbors)
+            for begin in range(0, len(reduced), VOTING_ROWS):
                 rows = slice(begin, begin + VOTING_ROWS)
                 places[rows] += self._vote(indices[rows], distances[rows])
-        places /= len(self._columns)
+        places /= len(self._parts)
         return places
 
     def _vote(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -321,11 +376,17 @@ class Placement:
         return place
 
 
-def pack_fit(pca: PCA, parts: Sequence[int]) -> dict[str, NDArray[Any]]:
+def pack_fit(reduction: Reduction, parts: Sequence[slice]) -> dict[str, NDArray[Any]]:
     """What turns raw rows into this representation, as plain arrays; `parts` is empty if nothing is embedded."""
-    return {**pca.to_arrays(), "parts": np.asarray(parts, np.int64)}
+    return {
+        **reduction.pca.to_arrays(),
+        "unit_blocks": np.array(reduction.unit_blocks, np.int64),
+        "parts": np.array([(part.start, part.stop) for part in parts], np.int64).reshape(-1, 2),
+    }
 
 
-def unpack_fit(arrays: Mapping[str, NDArray[Any]]) -> tuple[PCA, list[int]]:
+def unpack_fit(arrays: Mapping[str, NDArray[Any]]) -> tuple[Reduction, list[slice]]:
     """The inverse of `pack_fit`."""
-    return PCA.from_arrays({k: v for k, v in arrays.items() if k != "parts"}), arrays["parts"].tolist()
+    pca = PCA.from_arrays({f.name: arrays[f.name] for f in fields(PCA)})
+    parts = [slice(begin, end) for begin, end in arrays["parts"].tolist()]
+    return Reduction(pca, arrays["unit_blocks"].tolist()), parts

@@ -30,6 +30,8 @@ PREDICTOR_NEIGHBORS = 15
 SILHOUETTE_ROWS = 2_000
 BUDGET_TOLERANCE = 0.7
 """Clusterings with fewer than this share of the budget are not compared with those that use it."""
+LASTING_SHARE = 0.95
+"""Share of the best score at which what an earlier fit chose is chosen again, so that names last."""
 
 
 @dataclass(frozen=True)
@@ -318,6 +320,7 @@ def run_trials(
     naming_budget: int,
     algorithms: Sequence[str] = tuple(ALGORITHMS),
     fixed: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection:
     """Try every candidate × algorithm × parameters on the sample, and choose.
@@ -334,6 +337,9 @@ def run_trials(
         Names in `ALGORITHMS`.
     fixed
         What a person chose: `scaler`, `representation`, `algorithm`, `n_clusters`, each optional.
+    before
+        What won when other images were clustered: `scaler`, `representation`, `algorithm` and `tried`, its
+        parameters. It wins again unless another is better by more than chance would have it.
     progress
         Told what was tried.
 
@@ -347,13 +353,13 @@ def run_trials(
     trials: list[Trial] = []
     for candidate in candidates:
         counts = tuple(sorted({k for k in candidate.counts if k <= budget} | {budget}))
-        before = len(trials)
+        done = len(trials)
         for name in algorithms:
             grid = ALGORITHMS[name].grid(counts)
             trials.extend(_try(candidate, name, parameters, judge, budget) for parameters in grid)
-        n_tried = len(trials) - before
+        n_tried = len(trials) - done
         progress(f"{candidate.representation} of {candidate.scaler}: {n_tried} clusterings tried")
-    return _select(trials, budget, chosen)
+    return _select(trials, budget, chosen, before)
 
 
 def _try(candidate: Candidate, name: str, parameters: dict[str, Any], judge: Judge, budget: int) -> Trial:
@@ -382,8 +388,10 @@ def _try(candidate: Candidate, name: str, parameters: dict[str, Any], judge: Jud
     )
 
 
-def _select(trials: list[Trial], budget: int, chosen: Mapping[str, Any]) -> Selection:
-    """The winner: the best leading score among the candidates at the budget."""
+def _select(
+    trials: list[Trial], budget: int, chosen: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> Selection:
+    """The winner: the best leading score among candidates at the budget, or what won before if it comes near."""
     criterion = "predictability"
     if all(np.isnan(trial.scores[criterion]) for trial in trials):
         criterion = "stability"
@@ -394,14 +402,29 @@ def _select(trials: list[Trial], budget: int, chosen: Mapping[str, Any]) -> Sele
         raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
     at_budget = [t for t in allowed if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
     candidates = at_budget or allowed
-    winner = max(candidates, key=lambda trial: _rank(trial, criterion))
+    best_trial = max(candidates, key=lambda trial: _rank(trial, criterion))
+    winner = _lasting(candidates, best_trial, criterion, before) or best_trial
     winner.won = True
     beside = [t for t in trials if (t.scaler, t.representation) == (winner.scaler, winner.representation)]
     for trials_of in _by_algorithm(beside).values():
         within = [t for t in trials_of if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
         best = winner if winner in trials_of else max(within or trials_of, key=lambda t: _rank(t, criterion))
         best.kept = True
-    return Selection(trials, winner, _reason(winner, candidates, criterion, budget, chosen), criterion)
+    reason = _reason(winner, candidates, criterion, budget, chosen)
+    return Selection(trials, winner, reason, criterion)
+
+
+def _lasting(
+    candidates: list[Trial], best: Trial, criterion: str, before: Mapping[str, Any] | None
+) -> Trial | None:
+    """What won before, if it is among the candidates and hardly worse than the best."""
+    if before is None or not best.scores[criterion] > 0:
+        return None
+    keys = ("scaler", "representation", "algorithm", "tried")
+    same = [t for t in candidates if all(getattr(t, key) == before[key] for key in keys)]
+    if same and _rank(same[0], criterion) >= LASTING_SHARE * best.scores[criterion]:
+        return same[0]
+    return None
 
 
 def _rank(trial: Trial, criterion: str) -> float:
@@ -420,13 +443,17 @@ def _by_algorithm(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
 def _reason(
     winner: Trial, candidates: list[Trial], criterion: str, budget: int, chosen: Mapping[str, Any]
 ) -> str:
-    what = (
-        "other descriptors predict its clusters best"
-        if criterion == "predictability"
-        else "no other descriptor took part, and it agrees best with itself on disjoint parts"
-    )
     others = [t for t in candidates if t is not winner and np.isfinite(t.scores[criterion])]
     score = winner.scores[criterion]
+    best = max((t.scores[criterion] for t in others), default=-np.inf) <= score or not np.isfinite(score)
+    what = (
+        f"other descriptors predict its clusters {'best' if best else 'almost best'}"
+        if criterion == "predictability"
+        else f"no other descriptor took part, and it agrees {'best' if best else 'almost best'} with itself on "
+        "disjoint parts"
+    )
+    if not best:
+        what += " and it was chosen before"
     sentence = (
         f"{winner.algorithm} on {described(winner.scaler, winner.representation)} with {winner.n_clusters} "
         f"clusters: of {len(candidates)} candidates at the naming budget of {budget}, {what} ({criterion} "
@@ -435,7 +462,9 @@ def _reason(
     if others:
         second = max(others, key=lambda t: t.scores[criterion])
         where = described(second.scaler, second.representation)
-        sentence += f"; next {second.algorithm} on {where} {second.scores[criterion]:.3f}"
+        sentence += (
+            f"; {'next' if best else 'best'} {second.algorithm} on {where} {second.scores[criterion]:.3f}"
+        )
     fixed = ", ".join(f"{key} {value}" for key, value in chosen.items())
     return f"{sentence})" + (f"; fixed in the configuration: {fixed}" if fixed else "")
 

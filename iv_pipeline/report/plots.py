@@ -23,10 +23,13 @@ SCALER_COLORS = {"standard": "#3b78c4", "minmax": "#d97b29", "robust": "#3c9a6a"
 REPRESENTATION_COLORS = {
     **SCALER_COLORS,
     "whitened": "#8b6bb8",
+    "normalized": "#b58f1f",
     "umap": "#c04a6c",
     "whitened umap": "#7d8a2e",
+    "normalized umap": "#e0673c",
     "fusion": "#1f8a99",
     "whitened fusion": "#8a5a3a",
+    "normalized fusion": "#4a5568",
 }
 """Of what was clustered: components under a scaler, or what was made of the standard ones."""
 ALGORITHM_MARKERS = {
@@ -165,6 +168,29 @@ def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, *, dark: bool) -> 
     figure.legend(
         handles=marks, frameon=False, fontsize=7.5, ncols=4, loc="outside lower center", labelcolor=ink
     )
+
+
+def effort_curve(points: pd.DataFrame, *, dark: bool = False) -> bytes:
+    """Accuracy of labelling against the images that a person looked at, as PNG.
+
+    Parameters
+    ----------
+    points
+        As `iv_pipeline.learn.evaluation.effort_curve` makes them.
+    dark
+        Draw light ink on a transparent ground, for dark pages.
+    """
+    figure, axes = _axes(5.0, 3.2, dark=dark)
+    ink = INK_ON_DARK if dark else INK
+    clusters = points[points["strategy"] == "clusters"]
+    for (exemplars, curve), color in zip(clusters.groupby("exemplars"), SCALER_COLORS.values(), strict=False):
+        label = f"clusters named by {exemplars} of their images"
+        axes.plot(curve["images"], 100 * curve["accuracy"], "o-", ms=3.5, color=color, label=label)
+    random = points[points["strategy"] == "random"]
+    axes.plot(random["images"], 100 * random["accuracy"], "--", color=ink, label="as many images at random")
+    axes.set(xscale="log", xlabel="images looked at (log scale)", ylabel="unseen images right, %")
+    axes.legend(frameon=False, loc="lower right", fontsize=7.5, labelcolor=ink)
+    return _png(figure)
 
 
 def cluster_sizes(sizes: pd.Series[int]) -> bytes:

@@ -39,7 +39,7 @@ _SWATCHES = {
     "pink": "#dc8fae",
     "brown": "#85603f",
 }
-_STRANGE = re.compile("far from what (.*) knows", re.DOTALL)
+_STRANGE = re.compile("far from every cluster of (.*)", re.DOTALL)
 _STATUS_ORDER = {"ok": 0, "noise": 1}
 
 
@@ -310,7 +310,7 @@ def _reasons(value: object) -> list[str]:
     others = [reason for reason in given if not _STRANGE.fullmatch(reason)]
     if not strange:
         return others
-    return [*others, f"far from what {', '.join(strange)} {'know' if len(strange) > 1 else 'knows'}"]
+    return [*others, f"far from every cluster of {', '.join(strange)}"]
 
 
 def describe_quality(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.storage.models import read_model, write_model
 from iv_pipeline.storage.scaled import read_scaled
 from iv_pipeline.storage.tables import replacing, write_table
 
@@ -61,6 +62,19 @@ def write_arrays(arrays: Mapping[str, np.ndarray[Any, Any]], path: UPath) -> Non
         np.savez(sink, allow_pickle=False, **arrays)
 
 
+def arrays_to_bytes(arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """Named arrays as the bytes of an ``npz`` file, to be kept in a table's metadata."""
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def arrays_from_bytes(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
+    """The inverse of `arrays_to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+        return dict(stored)
+
+
 def read_text(path: UPath) -> str:
     """A text, such as a web page."""
     return path.read_text(encoding="utf-8")
@@ -78,4 +92,5 @@ FORMATS: dict[str, Format] = {
     ".csv": Format(read_csv, write_csv),
     ".npz": Format(read_arrays, write_arrays),
     ".html": Format(read_text, write_text),
+    ".json": Format(read_model, write_model),
 }

@@ -12,7 +12,7 @@ from upath import UPath
 from iv_pipeline.errors import InputError, MissingStageError
 from iv_pipeline.metering import Meter
 from iv_pipeline.storage.formats import FORMATS
-from iv_pipeline.storage.layout import FILES
+from iv_pipeline.storage.layout import FILES, file_of
 from iv_pipeline.storage.tables import VectorTable
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ class StageIOManager(dg.UPathIOManager):
         self, context: dg.InputContext | dg.OutputContext, path: UPath, partition: str
     ) -> UPath:
         """The path with the partition filled in."""
-        del context
-        return path.parent / path.name.format(descriptor=partition)
+        relative = self.get_asset_relative_path(context)
+        root = path.parents[len(relative.parts) - 1]
+        return root / file_of(context.asset_key.to_python_identifier(), partition)
 
     def dump_to_path(self, context: dg.OutputContext, obj: Written, path: UPath) -> None:
         """Write the value; wrong input that a lazy value meets fails the run with its one sentence."""

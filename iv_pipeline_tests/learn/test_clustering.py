@@ -123,6 +123,31 @@ def test_agglomerative_on_prototypes_comes_close_to_all_rows(monkeypatch: pytest
     assert adjusted_rand_score(reference, found.labels) > 0.95
 
 
+@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture"])
+def test_a_fit_that_starts_from_an_earlier_one_keeps_its_clusters(name: str) -> None:
+    X = np.random.default_rng(0).uniform(size=(3000, 4)).astype(np.float32)  # no clusters: any twelve will do
+    (parameters,) = ALGORITHMS[name].grid((12,))
+    earlier = ALGORITHMS[name].fit(Space(X, seed=1), parameters).labels
+    kept = np.random.default_rng(2).random(len(X)) < 0.9
+
+    def agreement(previous: np.ndarray | None) -> float:
+        found = ALGORITHMS[name].fit(Space(X[kept], seed=3, previous=previous), parameters).labels
+        return float(adjusted_rand_score(found, earlier[kept]))
+
+    assert agreement(earlier[kept]) > 0.75
+    assert agreement(None) < agreement(earlier[kept]) - 0.1
+
+
+def test_clusters_start_from_earlier_ones_only_if_these_are_as_many() -> None:
+    X = np.arange(12, dtype=np.float32)[:, None]
+    space = Space(X, previous=np.repeat([7, 2, -1], 4).astype(np.int32))
+    start = space.start(2)
+    assert start is not None
+    assert start.tolist() == [[5.5], [1.5]]
+    assert space.start(3) is None
+    assert Space(X).start(2) is None
+
+
 def test_more_clusters_than_rows_are_refused_with_a_remedy() -> None:
     X, _ = blobs(20)
     with pytest.raises(InputError, match="50 clusters were asked for and only 20 rows are usable: lower"):

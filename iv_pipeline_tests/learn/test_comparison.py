@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iv_pipeline.learn.comparison import agreement, rank_descriptors, square, strengths
+from iv_pipeline.learn.comparison import (
+    agreement,
+    crossings,
+    disagreement,
+    gains,
+    rank_configurations,
+    rank_descriptors,
+    square,
+    strengths,
+)
 
 
 def test_each_pair_stands_once_and_equal_labelings_agree_fully() -> None:
@@ -81,8 +90,66 @@ def test_a_combination_is_as_strong_as_its_best_block_times_what_combining_gaine
     assert strong["a"] == pytest.approx(strengths(alone)["a"])
     assert strong["a+b"] == pytest.approx(1.5 * strong["a"])
     assert strong["a+b+c"] == pytest.approx(2 * strong["a"])
+    assert gains({**alone, **combined}, blocks) == {"a+b": pytest.approx(1.5), "a+b+c": pytest.approx(2)}
 
 
 def test_a_combination_of_blocks_that_were_not_judged_is_ranked_like_a_descriptor() -> None:
     scores = {"a": {"c": 0.2}, "b+d": {"c": 0.3}}
     assert strengths(scores, {"a": ["a"], "b+d": ["b", "d"]}) == strengths(scores)
+
+
+def test_crossings_count_each_image_once_in_each_direction() -> None:
+    kind, color = np.array([0, 0, 0, 1, 1, -1]), np.array([0, 0, 1, 1, 1, 1])
+    table = crossings({"type": kind.astype(np.int32), "color": color.astype(np.int32)})
+    of_type = table[table["first"] == "type"]
+    assert of_type[["cluster", "other_cluster", "images"]].to_numpy().tolist() == [
+        [0, 0, 2],
+        [0, 1, 1],
+        [1, 1, 2],
+    ]
+    assert of_type["share"].tolist() == pytest.approx([2 / 3, 1 / 3, 1])
+    assert of_type["lift"].tolist() == pytest.approx([5 / 3, 5 / 9, 5 / 3])
+    assert table.groupby("first")["images"].sum().tolist() == [5, 5]
+    assert crossings({"alone": np.zeros(3, np.int32)}).empty
+
+
+def test_descriptors_disagree_about_images_that_cross_as_hardly_any_other_does() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.integers(5, size=1000).astype(np.int32)
+    second, third = first.copy(), rng.integers(5, size=1000).astype(np.int32)
+    second[:7] = (first[:7] + 1) % 5
+    first[10] = -1
+    disputed = disagreement({"a": first, "b": second, "c": third})
+    assert set(np.argsort(-disputed)[:7]) == set(range(7))
+    assert disputed[np.setdiff1d(np.arange(11, 1000), [10])].max() < 0.5
+    assert np.isnan(disagreement({"a": first})).all()
+
+
+def test_configurations_are_ranked_in_their_descriptor_by_every_criterion() -> None:
+    trials = pd.DataFrame(
+        {
+            "scaler": ["standard", "minmax", "robust"],
+            "representation": "pca",
+            "algorithm": "kmeans",
+            "parameters": "{}",
+            "n_clusters": 50,
+            "predictability": [0.2, 0.5, np.nan],
+            "stability": [0.9, 0.8, 0.7],
+            "identity": np.nan,
+            "calinski_harabasz": [1.0, 2.0, 3.0],
+            "davies_bouldin": [1.0, 2.0, 3.0],
+            "silhouette": 0.1,
+            "noise_share": 0.0,
+            "kept": True,
+            "won": [False, True, False],
+            "criterion": "predictability",
+        }
+    )
+    ranked = rank_configurations({"vdc_type": trials, "osnet": trials})
+    assert ranked["descriptor"].tolist() == ["vdc_type"] * 3 + ["osnet"] * 3
+    mine = ranked.head(3)
+    assert mine["scaler"].tolist() == ["minmax", "standard", "robust"]
+    assert mine["rank_davies_bouldin"].tolist() == [2, 1, 3]
+    assert mine["rank_calinski_harabasz"].tolist() == [2, 3, 1]
+    assert mine["rank_predictability"].isna().tolist() == [False, False, True]
+    assert mine["rank_identity"].isna().all()

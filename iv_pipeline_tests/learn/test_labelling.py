@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import hdbscan
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.clustering import ALGORITHMS, Attachment, Clustering, NeighborModel, Space
 from iv_pipeline.learn.labelling import (
     Labeller,
+    fit_labeller,
     labels_of,
     n_labels_of,
     numbers_of,
@@ -15,8 +18,10 @@ from iv_pipeline.learn.labelling import (
     rule_of,
     rule_to_arrays,
 )
+from iv_pipeline.learn.neighbors import nearest
+from iv_pipeline.learn.novelty import fit_novelty
 from iv_pipeline.learn.pca import fit_pca
-from iv_pipeline.learn.representation import Affine
+from iv_pipeline.learn.representation import RECIPES, Embedder, Reduction
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 
@@ -98,7 +103,7 @@ def labeller() -> tuple[Labeller, np.ndarray, np.ndarray]:
     clustering = ALGORITHMS["kmeans"].fit(Space(pca.transform(X)), {"n_clusters": 6})
     assert clustering.model is not None
     numbers = np.array([5, 3, 4, 0, 1, 2], np.int32)
-    return Labeller(Affine(pca), clustering.model, numbers), X, numbers[clustering.labels]
+    return Labeller(Reduction(pca), clustering.model, numbers), X, numbers[clustering.labels]
 
 
 def test_raw_vectors_get_the_numbers_of_the_fit() -> None:
@@ -164,3 +169,69 @@ def test_confidence_of_rows_of_the_fit_is_that_of_the_fit() -> None:
     apart = np.abs(confidence[same] - clustering.confidence[same])
     assert apart.max() < 0.1
     assert apart.mean() < 0.01
+
+
+def known_labeller() -> tuple[Labeller, np.ndarray, np.ndarray]:
+    fitted, X, expected = labeller()
+    reduced = fitted.representation.reduce(ArrayBatches(X))
+    novelty = fit_novelty(reduced, contamination=0.01, unknown=0.001)
+    return replace(fitted, novelty=novelty, names={3: "vans"}), X, expected
+
+
+def test_an_image_far_from_everything_known_gets_no_cluster_and_says_so() -> None:
+    fitted, X, expected = known_labeller()
+    strange = X.mean(axis=0) + np.array([[900, -900, 900, -900, 900]], np.float32)
+    labels = fitted.label(np.vstack([X, strange]))
+    last = labels.iloc[-1]
+    assert (last["cluster"], last["confidence"], last["is_outlier"], last["name"]) == (-1, 0, True, "")
+    assert last["status"] == "unknown: far from every image of the fit"
+    assert last["outlier_score"] > 0.5
+    assert np.mean(labels["cluster"].to_numpy()[:-1] == expected) >= 0.99
+
+
+def test_images_are_labelled_with_all_that_a_final_csv_says() -> None:
+    fitted, X, _ = known_labeller()
+    X[0] = np.nan
+    labels = fitted.label(X)
+    assert labels.columns.tolist() == [
+        "cluster",
+        "confidence",
+        "is_outlier",
+        "outlier_score",
+        "status",
+        "name",
+    ]
+    assert labels.loc[0, "status"] == "unusable: NaN or infinite values"
+    assert (labels.loc[0, "cluster"], labels.loc[0, "outlier_score"], labels.loc[0, "is_outlier"]) == (
+        -1,
+        1,
+        True,
+    )
+    assert set(labels.loc[labels["cluster"] == 3, "name"]) == {"vans"}
+    assert set(labels.loc[labels["cluster"] != 3, "name"]) == {""}
+    assert labels["outlier_score"].between(0, 1).all()
+    cluster, confidence = fitted.predict(X)
+    np.testing.assert_array_equal(cluster, labels["cluster"])
+    np.testing.assert_array_equal(confidence, labels["confidence"])
+
+
+@pytest.mark.parametrize("representation", RECIPES)
+@pytest.mark.parametrize("algorithm", ["kmeans", "hdbscan"])
+def test_a_fit_on_some_rows_labels_others_like_them(representation: str, algorithm: str) -> None:
+    X, new = blobs(), blobs(300, seed=3)
+    fitted = fit_labeller(
+        np.hstack([X, 100 * X]),
+        [5, 5],
+        scaler="standard",
+        representation=representation,
+        algorithm=algorithm,
+        parameters=ALGORITHMS[algorithm].grid((6,))[2 if algorithm == "hdbscan" else 0],
+        embedder=Embedder(n_components=3, n_epochs=50),
+    )
+    again, _ = fitted.labeller.predict(np.hstack([X, 100 * X]))
+    assert np.mean(again == fitted.clustering.labels) >= 0.97
+    both = np.hstack([new, 100 * new])
+    cluster, _ = fitted.labeller.predict(both)
+    nearest_of_fit = fitted.clustering.labels[nearest(fitted.labeller.vectors(both), fitted.vectors, 1)[:, 0]]
+    assert np.mean(cluster == nearest_of_fit) >= 0.9
+    assert fitted.labeller.vectors(both).shape == (300, fitted.vectors.shape[1])

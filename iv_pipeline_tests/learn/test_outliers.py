@@ -66,13 +66,18 @@ def frame(scores: list[float], flagged: list[bool]) -> pd.DataFrame:
 
 def test_a_bad_picture_leads_and_says_why() -> None:
     quality = pd.DataFrame(
-        {"image_path": ["c", "a"], "score": [0.9, 0.0], "reasons": ["dark: mean 0.02", ""]}
+        {
+            "image_path": ["c", "a"],
+            "score": [0.9, 0.0],
+            "reasons": ["dark: mean 0.02", ""],
+            "duplicate_group": [4, -1],
+        }
     )
     ranked = combine_outliers(
         {"osnet": frame([0.2, 0.6, 0.1], [False, True, False])}, quality, ["a", "b", "c"]
     )
     assert ranked["image_path"].tolist() == ["c", "b", "a"]
-    assert ranked["reasons"].tolist() == ["dark: mean 0.02", "far from what osnet knows", ""]
+    assert ranked["reasons"].tolist() == ["dark: mean 0.02", "far from every cluster of osnet", ""]
     assert ranked["score"].iloc[0] == pytest.approx(1 - 0.1 * 0.9)
 
 
@@ -83,4 +88,4 @@ def test_without_pictures_descriptors_decide_alone() -> None:
     }
     ranked = combine_outliers(both, None, ["a", "b", "c"])
     assert ranked["score"].tolist() == pytest.approx([0.7, 0.3, 0.1])
-    assert ranked["reasons"].iloc[0] == "far from what x knows; far from what y knows"
+    assert ranked["reasons"].iloc[0] == "far from every cluster of x; far from every cluster of y"

@@ -2,8 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from iv_pipeline.learn.evaluation import evaluate, label_accuracy
-from iv_pipeline.learn.profiles import describe_geometry, majority, propose_name
+from iv_pipeline.learn.profiles import (
+    describe_geometry,
+    identity_agreement,
+    majority,
+    propose_name,
+)
 
 
 def test_a_tight_far_cluster_is_cohesive_and_separate() -> None:
@@ -49,16 +53,20 @@ def test_a_name_says_what_most_images_show_and_on_what_evidence() -> None:
     assert propose_name(("", np.nan), ("", np.nan), np.nan) == ("mixed", "")
 
 
-def test_accuracy_is_one_for_pure_clusters_and_chance_for_random_ones() -> None:
-    rng = np.random.default_rng(0)
-    truth = pd.Series(rng.choice(["a", "b", "c", "d"], 4000))
-    pure = truth.map({"a": 3, "b": 1, "c": 0, "d": 7}).to_numpy(np.int32)
-    assert label_accuracy(pure, truth) == 1
-    assert label_accuracy(rng.integers(5, size=4000).astype(np.int32), truth) == pytest.approx(0.25, abs=0.04)
+def test_distances_between_centroids_are_those_of_every_pair() -> None:
+    X = np.repeat(np.array([[0, 0], [3, 4], [6, 8]], np.float32), 5, axis=0)
+    labels = np.repeat([0, 1, 2], 5).astype(np.int32)
+    described = describe_geometry(X, labels, np.ones(15, np.float32))
+    np.testing.assert_allclose(
+        np.stack([geometry.distances for geometry in described]), [[0, 5, 10], [5, 0, 5], [10, 5, 0]]
+    )
 
 
-def test_unlabelled_images_are_not_judged() -> None:
-    truth = pd.Series(["a", "b", None, None] * 50)
-    labels = np.array([0, 1, 5, 6] * 50, np.int32)
-    assert evaluate(labels, truth)["adjusted_rand"] == 1
-    assert evaluate(labels, pd.Series([None] * 200)) == {}
+def test_agreement_of_identities_is_the_share_of_other_photos_of_a_vehicle_that_are_there_too() -> None:
+    cluster = np.array([0, 0, 0, 1, 1, -1, 0])
+    vehicle = np.array([7, 7, 8, 8, 9, 7, -1])
+    agreement = identity_agreement(cluster, vehicle)
+    # cluster 0: each photo of 7 sees one of two others there, the one of 8 none: 2 of 5; cluster 1: 0 of 1
+    assert agreement == {0: pytest.approx(2 / 5), 1: 0}
+    assert np.isnan(identity_agreement(np.array([0, 1]), np.array([1, 2]))[0])
+    assert identity_agreement(np.array([0, 1]), np.array([-1, -1])) == {}

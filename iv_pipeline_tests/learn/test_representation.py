@@ -8,9 +8,9 @@ from sklearn.metrics import adjusted_rand_score
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn.representation import (
     RECIPES,
-    Affine,
     Embedder,
     Placement,
+    embed_parts,
     fit_block_maps,
     leading_columns,
     pack_fit,
@@ -53,23 +53,26 @@ def test_leading_columns_take_turns_over_the_blocks() -> None:
     assert leading_columns([2], 10) == [0, 1]
 
 
-@pytest.mark.parametrize("name", ["pca", "whitened"])
+@pytest.mark.parametrize("name", ["pca", "whitened", "normalized"])
 def test_the_map_of_all_rows_is_the_representation_of_the_sample(name: str) -> None:
     _, blocks = two_blocks()
     raw = np.hstack(blocks)
     statistics = compute_statistics(ArrayBatches(raw))
-    affine, widths = fit_block_maps(statistics, [6, 6], RECIPES[name], 1.0, 6)
+    reduction, widths = fit_block_maps(statistics, [6, 6], RECIPES[name], 1.0, 6)
     components = [
-        Affine(fit_block_maps(statistics.select(columns), [6], RECIPES["pca"], 1.0, 6)[0]).transform(
+        fit_block_maps(statistics.select(columns), [6], RECIPES["pca"], 1.0, 6)[0].reduce(
             ArrayBatches(np.ascontiguousarray(raw[:, columns]))
         )
         for columns in (slice(0, 6), slice(6, 12))
     ]
     sampled = represent(components, RECIPES[name], EMBEDDER)
     assert widths == [6, 6]
-    np.testing.assert_allclose(Affine(affine).transform(ArrayBatches(raw)), sampled, atol=1e-4)
+    np.testing.assert_allclose(reduction.reduce(ArrayBatches(raw)), sampled, atol=1e-4)
     if name == "whitened":
         np.testing.assert_allclose(sampled.var(axis=0), 1, rtol=1e-3)
+    if name == "normalized":
+        for block in (sampled[:, :6], sampled[:, 6:]):
+            np.testing.assert_allclose(np.linalg.norm(block, axis=1), 1, rtol=1e-5)
 
 
 def test_fused_graphs_show_more_than_each_block_alone() -> None:
@@ -97,34 +100,55 @@ def test_rows_of_the_fit_are_placed_where_the_fit_put_them_and_others_between_th
     raw = np.hstack(blocks)
     recipe = RECIPES[name]
     known, new = raw[:600], raw[600:]
-    affine, widths = fit_block_maps(compute_statistics(ArrayBatches(known)), [6, 6], recipe, 1.0, 6)
-    parts = widths if recipe.fuse else [sum(widths)]
-    source = Affine(affine).transform(ArrayBatches(known))
-    split = np.split(source, np.cumsum(parts)[:-1], axis=1)
-    embedding = EMBEDDER([np.ascontiguousarray(part) for part in split], source[:, :3])
-    placement = Placement(affine, parts, source, embedding)
-    np.testing.assert_allclose(placement.transform(ArrayBatches(known)), embedding, atol=1e-3)
+    reduction, widths = fit_block_maps(compute_statistics(ArrayBatches(known)), [6, 6], recipe, 1.0, 6)
+    parts = recipe.parts(widths)
+    source = reduction.reduce(ArrayBatches(known))
+    embedding = embed_parts(source, widths, parts, EMBEDDER)
+    placement = Placement(reduction, parts, source, embedding)
+    np.testing.assert_allclose(placement.place(source), embedding, atol=1e-3)
     model = KMeans(4, n_init=4, random_state=0).fit(embedding)
-    assert adjusted_rand_score(kind[600:], model.predict(placement.transform(ArrayBatches(new)))) > 0.9
+    assert (
+        adjusted_rand_score(kind[600:], model.predict(placement.place(placement.reduce(ArrayBatches(new)))))
+        > 0.9
+    )
 
 
-def test_rows_that_cannot_be_used_have_no_place() -> None:
+def test_rows_that_cannot_be_used_are_not_finite_and_no_rows_have_no_place() -> None:
     _, blocks = two_blocks(300)
     raw = np.hstack(blocks)
-    affine, widths = fit_block_maps(compute_statistics(ArrayBatches(raw)), [6, 6], RECIPES["fusion"], 1.0, 6)
-    source = Affine(affine).transform(ArrayBatches(raw))
-    placement = Placement(affine, widths, source, source[:, :3])
+    reduction, widths = fit_block_maps(
+        compute_statistics(ArrayBatches(raw)), [6, 6], RECIPES["fusion"], 1.0, 6
+    )
+    source = reduction.reduce(ArrayBatches(raw))
+    placement = Placement(reduction, RECIPES["fusion"].parts(widths), source, source[:, :3])
     raw[5, 2] = np.nan
-    placed = placement.transform(ArrayBatches(raw))
-    assert np.flatnonzero(np.isnan(placed).any(axis=1)).tolist() == [5]
-    assert placement.transform(ArrayBatches(raw[:0])).shape == (0, 3)
+    reduced = placement.reduce(ArrayBatches(raw))
+    assert np.flatnonzero(np.isnan(reduced).any(axis=1)).tolist() == [5]
+    assert placement.place(reduced[:0]).shape == (0, 3)
 
 
-def test_what_makes_a_representation_survives_storage() -> None:
+@pytest.mark.parametrize("name", ["whitened", "fusion", "normalized_fusion"])
+def test_what_makes_a_representation_survives_storage(name: str) -> None:
     _, blocks = two_blocks(300)
+    recipe = RECIPES[name]
     statistics = compute_statistics(ArrayBatches(np.hstack(blocks)))
-    affine, widths = fit_block_maps(statistics, [6, 6], RECIPES["fusion"], 0.9, 6)
-    restored, parts = unpack_fit(pack_fit(affine, widths))
-    assert parts == widths
-    for field, value in vars(affine).items():
-        np.testing.assert_array_equal(getattr(restored, field), value)
+    reduction, widths = fit_block_maps(statistics, [6, 6], recipe, 0.9, 6)
+    restored, parts = unpack_fit(pack_fit(reduction, recipe.parts(widths)))
+    assert parts == recipe.parts(widths)
+    assert restored.unit_blocks == reduction.unit_blocks
+    for field, value in vars(reduction.pca).items():
+        np.testing.assert_array_equal(getattr(restored.pca, field), value)
+
+
+def test_fusion_adds_the_graph_of_each_block_to_the_one_of_all() -> None:
+    whole, first, second = slice(0, 5), slice(0, 2), slice(2, 5)
+    assert RECIPES["normalized_fusion"].parts([2, 3]) == [whole, first, second]
+    assert RECIPES["normalized_umap"].parts([2, 3]) == [whole]
+    assert RECIPES["fusion"].parts([5]) == [whole]
+    assert RECIPES["normalized"].parts([2, 3]) == []
+
+
+def test_rows_without_length_are_not_divided() -> None:
+    _, blocks = two_blocks(50)
+    blocks[0][:] = 1
+    assert np.isfinite(represent(blocks, RECIPES["normalized"], EMBEDDER)).all()

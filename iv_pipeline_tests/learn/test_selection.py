@@ -88,6 +88,23 @@ def test_what_a_person_fixes_is_obeyed_and_said() -> None:
     assert "fixed in the configuration: scaler minmax" in chosen.reason
 
 
+def test_what_an_earlier_fit_chose_is_chosen_again_unless_another_is_clearly_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fresh = trials()
+    at_budget = [t for t in fresh.trials if t.n_clusters == 8 and t is not fresh.winner]
+    other = max(at_budget, key=lambda t: t.scores["predictability"])
+    before = {key: getattr(other, key) for key in ("scaler", "representation", "algorithm", "tried")}
+    assert trials(before=before).winner.scaler == fresh.winner.scaler
+    share = other.scores["predictability"] / fresh.winner.scores["predictability"]
+    monkeypatch.setattr(selection, "LASTING_SHARE", share - 0.01)
+    lasting = trials(before=before)
+    assert (lasting.winner.scaler, lasting.winner.tried) == (other.scaler, other.tried)
+    assert "almost best and it was chosen before" in lasting.reason
+    assert f"best {fresh.winner.algorithm} on {fresh.winner.scaler}" in lasting.reason
+    assert trials(before={**before, "algorithm": "dbscan"}).winner.scaler == fresh.winner.scaler
+
+
 def test_without_another_descriptor_stability_leads() -> None:
     _, view, _ = two_views()
     candidates = [Candidate("standard", "pca", Space(view))]

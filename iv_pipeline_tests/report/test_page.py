@@ -173,7 +173,9 @@ def make(
         {
             "image_path": paths,
             "score": np.linspace(1, 0, n),
-            "reasons": ["glare: a bright blob; far from what type knows; far from what color knows"]
+            "reasons": [
+                "glare: a bright blob; far from every cluster of type; far from every cluster of color"
+            ]
             + [""] * (n - 1),
             "quality_score": 0.3,
             "descriptor_score": 0.2,
@@ -404,11 +406,11 @@ def test_the_gallery_shows_the_most_suspicious_images_with_reasons() -> None:
     data = make()
     page = parse(render_report(data))
     assert len([a for a in page.all("li") if a.get("class") == "outlier"]) == MAX_OUTLIERS
-    assert "1 1.000 glare: a bright blob far from what type, color know" in page.text
+    assert "1 1.000 glare: a bright blob far from every cluster of type, color" in page.text
     assert frequent_reasons(data.outliers) == [
         ("glare", 1),
-        ("far from what type knows", 1),
-        ("far from what color knows", 1),
+        ("far from every cluster of type", 1),
+        ("far from every cluster of color", 1),
     ]
 
 

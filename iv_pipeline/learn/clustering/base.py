@@ -41,6 +41,9 @@ class Space:
         The same rows where they are stored, so that workers elsewhere need not be sent them.
     given_graph, given_hierarchy
         The neighbour graph and its density hierarchy, if they are there already.
+    previous
+        Clusters of the rows in an earlier fit, −1 where unknown, shape ``(n_rows,)``: methods that start somewhere
+        start there, so that what people named stays.
     """
 
     X: NDArray[np.float32]
@@ -50,6 +53,7 @@ class Space:
     stored: BatchedMatrix | None = field(default=None, repr=False)
     given_graph: NeighborGraph | None = field(default=None, repr=False)
     given_hierarchy: Hierarchy | None = field(default=None, repr=False)
+    previous: NDArray[np.int32] | None = field(default=None, repr=False)
 
     @property
     def n_rows(self) -> int:
@@ -60,6 +64,17 @@ class Space:
     def batches(self) -> BatchedMatrix:
         """The rows, batch by batch."""
         return self.stored or ArrayBatches(self.X)
+
+    def start(self, n_clusters: int) -> NDArray[np.float32] | None:
+        """Centroids of the earlier clusters, ``(n_clusters, n_features)``; None unless there were as many."""
+        if self.previous is None:
+            return None
+        known = np.unique(self.previous[self.previous != NOISE])
+        if len(known) != n_clusters:
+            return None
+        return np.stack([self.X[self.previous == c].mean(axis=0, dtype=np.float64) for c in known]).astype(
+            np.float32
+        )
 
     def predict(self, model: Model) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster and confidence of every row, both of shape ``(n_rows,)``."""

@@ -39,11 +39,14 @@ class KMeans:
 
         n_clusters = parameters["n_clusters"]
         require_rows(space, n_clusters)
-        with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
-            estimator = Estimator(n_clusters, n_init=4, random_state=space.seed).fit(sample_rows(space))
-        centroids = estimator.cluster_centers_
-        if space.n_rows > SAMPLE_ROWS:
-            centroids = lloyd(space.batches, centroids)
+        centroids: NDArray[Any] | None = space.start(n_clusters)
+        if centroids is None:
+            with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
+                estimator = Estimator(n_clusters, n_init=4, random_state=space.seed).fit(sample_rows(space))
+            centroids = estimator.cluster_centers_
+            if space.n_rows <= SAMPLE_ROWS:
+                return _from_centroids(space, centroids, {"n_clusters": n_clusters})
+        centroids = lloyd(space.batches, centroids)
         return _from_centroids(space, centroids, {"n_clusters": n_clusters})
 
 
@@ -119,6 +122,9 @@ class MiniBatchKMeans:
 
         n_clusters = parameters["n_clusters"]
         require_rows(space, n_clusters)
+        start = space.start(n_clusters)
+        if start is not None:  # small batches would wander away from it
+            return _from_centroids(space, lloyd(space.batches, start), {"n_clusters": n_clusters})
         with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
             estimator = Estimator(n_clusters, n_init=3, batch_size=2048, random_state=space.seed).fit(space.X)
         return _from_centroids(space, estimator.cluster_centers_, {"n_clusters": n_clusters})

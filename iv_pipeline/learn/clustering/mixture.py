@@ -103,6 +103,9 @@ def _start(space: Space, n_components: int) -> PrototypeModel:
     """K-means of a sample of the rows, as scikit-learn starts its mixtures."""
     from sklearn.cluster import KMeans
 
+    known = space.start(n_components)
+    if known is not None:
+        return PrototypeModel(known, np.arange(n_components, dtype=np.int32))
     with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
         estimator = KMeans(n_components, n_init=1, random_state=space.seed).fit(sample_rows(space))
     return PrototypeModel(estimator.cluster_centers_, np.arange(n_components, dtype=np.int32))
