@@ -47,6 +47,8 @@ QUICK = {"projection": {"n_epochs": 1}, "embedding": {"n_epochs": 1}}
 """For runs in processes of their own, where nothing is compiled."""
 REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+TRAFFIC_CAMERA = REPOSITORY.parent / "shared" / "deliveries" / "traffic-camera" / "Intellivision_case"
+"""A real delivery beside the repository; tests that need it are skipped without it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

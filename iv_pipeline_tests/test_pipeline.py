@@ -15,7 +15,7 @@ import pytest
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import ALGORITHMS, SCALERS
 from iv_pipeline.storage.layout import FILES
-from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, reasons
+from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, TRAFFIC_CAMERA, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from iv_pipeline_tests.conftest import Finished, Pipeline
 
-TRAFFIC_CAMERA = (
-    Path(__file__).parent.parent.parent / "shared" / "deliveries" / "traffic-camera" / "Intellivision_case"
-)
 TRACE = Path(__file__).parent / "a-pickle-ran-code"
 UNUSABLE = "unusable: NaN or infinite values"
 

@@ -14,6 +14,7 @@ from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.assets.views import BLOCK, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.clustering import Space
 from iv_pipeline.learn.representation import RECIPES, represent
 from iv_pipeline.learn.selection import Candidate, Judge, Selection, fit_predictor, run_trials
@@ -143,34 +144,37 @@ def _candidates(
     *,
     leave_out: bool,
 ) -> Iterator[Candidate]:
-    """Every representation of the sample, made when its turn comes.
+    """Every representation of the sample, made a few ahead of its turn.
 
     `sample` holds reduced vectors by scaler, `views` those of each descriptor that takes part, by scaler and as
     the block that other representations are made of.
     """
     embedder = embedder_of(config)
+    made_of = [(kind, "pca") for kind in config.trials.scalers if "pca" in config.trials.representations]
+    made_of += [
+        ("standard", name)
+        for name in config.trials.representations
+        if name != "pca" and (len(views[BLOCK]) > 1 or not RECIPES[name].fuse)
+    ]
+    left_out = tuple(views[BLOCK]) if leave_out else ()
+    jobs = [(kind, name, without) for kind, name in made_of for without in (None, *left_out)]
 
-    def space(X: np.ndarray) -> Space:
+    def make(job: int) -> Space:
+        kind, name, without = jobs[job]
+        if name == "pca" and without is None:
+            X = sample[kind]
+        else:
+            blocks = views[kind if name == "pca" else BLOCK]
+            X = represent([X for block, X in blocks.items() if block != without], RECIPES[name], embedder)
         return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
 
-    def candidate(kind: str, name: str) -> Candidate:
-        recipe, of = RECIPES[name], kind if name == "pca" else BLOCK
-
-        def made(without: str | None = None) -> Space:
-            blocks = [X for block, X in views[of].items() if block != without]
-            return space(represent(blocks, recipe, embedder))
-
-        return Candidate(
+    spaces = map_ordered(make, len(jobs))
+    for kind, name in made_of:
+        yield Candidate(
             kind,
             name,
-            space(sample[kind]) if name == "pca" else made(),
+            next(spaces),
             counts=config.trials.n_clusters if name == "pca" else (),
-            without={block: made(without=block) for block in views[of]} if leave_out else {},
-            parts=not recipe.embed,
+            without={block: next(spaces) for block in left_out},
+            parts=not RECIPES[name].embed,
         )
-
-    for name in config.trials.representations:
-        if name == "pca":
-            yield from (candidate(kind, name) for kind in config.trials.scalers)
-        elif len(views[BLOCK]) > 1 or not RECIPES[name].fuse:
-            yield candidate("standard", name)

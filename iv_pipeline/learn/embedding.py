@@ -6,6 +6,7 @@ graphs of several descriptors, added up.
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LONG_ROWS = 50_000
 """Up to here 200 rounds of optimisation, beyond it 100."""
+_ONE_AT_A_TIME = Lock()
+"""Numba's plainest threading layer must not be entered by two threads at once."""
 START_WIDTH = 10.0
 """Largest coordinate that a layout starts from, as in UMAP."""
 
@@ -48,9 +51,10 @@ def fuzzy_graph(X: NDArray[np.float32], graph: NeighborGraph, n_neighbors: int) 
     own = np.arange(graph.n_rows, dtype=np.int32)[:, None]
     indices = np.hstack([own, graph.indices[:, :k]])
     distances = np.hstack([np.zeros((graph.n_rows, 1), np.float32), graph.distances[:, :k]])
-    fuzzy, _, _ = fuzzy_simplicial_set(
-        X, k + 1, np.random.RandomState(0), "euclidean", knn_indices=indices, knn_dists=distances
-    )
+    with _ONE_AT_A_TIME:
+        fuzzy, _, _ = fuzzy_simplicial_set(
+            X, k + 1, np.random.RandomState(0), "euclidean", knn_indices=indices, knn_dists=distances
+        )
     return fuzzy.tocoo()
 
 
