@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iv_pipeline.engine import blas_threads, map_rows
+from iv_pipeline.engine import blas_threads, map_ordered, map_rows
 from iv_pipeline.learn.embedding import LONG_ROWS, fuzzy_graph, lay_out, start_from
 from iv_pipeline.learn.neighbors import NeighborSearch, neighbor_graph
 from iv_pipeline.learn.pca import PCA, fit_pca
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from iv_pipeline.engine import BatchedMatrix
     from iv_pipeline.learn.statistics import Statistics
 
-VOTING_ROWS = 50_000
-"""Whose neighbours vote at once."""
+PLACED_ROWS = 4_096
+"""Rows that are placed at once."""
+MEDIAN_ROUNDS = 20
+SAME_PLACE = np.float32(1e-3)
+"""Distance in an embedding below which two places count as one; its width is about ten."""
 LEAST_VARIANCE = 1e-6
 """Share of a block's largest variance below which whitening would only amplify rounding."""
 
@@ -313,8 +316,8 @@ class Reduction:
 class Placement:
     """Raw rows to where they belong in an embedding: between their neighbours of the fit.
 
-    Each part of a row's vector has its neighbours vote with the inverse square of their distance (Shepard 1968),
-    so that a row of the fit comes to lie where the fit put it.
+    A row comes to lie at the geometric median of its neighbours' places, those of all parts together, weighted by
+    the inverse square of their distance (Shepard 1968); so a row of the fit comes to lie where the fit put it.
 
     Parameters
     ----------
@@ -354,26 +357,55 @@ class Placement:
 
     def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Reduced rows, finite, embedded, shape ``(n_rows, n_dimensions)``."""
-        places = np.zeros((len(reduced), self._embedding.shape[1]), np.float32)
-        for columns, search in zip(self._parts, self._searches, strict=True):
-            if not len(reduced):
-                break
-            indices, distances = search(np.ascontiguousarray(reduced[:, columns]), self._n_neighbors)
-            for begin in range(0, len(reduced), VOTING_ROWS):
-                rows = slice(begin, begin + VOTING_ROWS)
-                places[rows] += self._vote(indices[rows], distances[rows])
-        places /= len(self._parts)
-        return places
+        found = [
+            search(np.ascontiguousarray(reduced[:, part]), self._n_neighbors)
+            for part, search in zip(self._parts, self._searches, strict=True)
+        ]
+        indices = np.hstack([indices for indices, _ in found])
+        weight = np.hstack([_nearness(distances) for _, distances in found])
 
-    def _vote(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The mean place of the neighbours of each row, the nearer the heavier."""
-        nearness = distances.astype(np.float64)
-        scale = nearness.mean(axis=1, keepdims=True)
-        nearness /= np.where(scale > 0, scale, 1)
-        weight = 1 / np.maximum(np.square(nearness), 1e-12)
-        weight /= weight.sum(axis=1, keepdims=True)
-        place: NDArray[np.float64] = np.einsum("nk,nkd->nd", weight, self._embedding[indices])
-        return place
+        def place_some(chunk: int) -> NDArray[np.float32]:
+            rows = slice(chunk * PLACED_ROWS, (chunk + 1) * PLACED_ROWS)
+            return geometric_median(self._embedding[indices[rows]], weight[rows])
+
+        places = list(map_ordered(place_some, -(-len(reduced) // PLACED_ROWS)))
+        return np.concatenate(places) if places else np.empty((0, self._embedding.shape[1]), np.float32)
+
+
+def _nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse squares of the distances of each row, adding up to 1 (Shepard 1968)."""
+    scaled = distances / np.maximum(distances.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    weight = 1 / np.maximum(np.square(scaled, dtype=np.float64), 1e-12)
+    weight /= weight.sum(axis=1, keepdims=True)
+    near: NDArray[np.float32] = weight.astype(np.float32)
+    return near
+
+
+def geometric_median(points: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row, the place from which the weighted distances to its points add up to least (Weiszfeld 1937).
+
+    A mean would put a row whose neighbours lie in two clusters between them, where there may be a third.
+
+    Parameters
+    ----------
+    points
+        Shape ``(n_rows, n_points, n_dimensions)``.
+    weight
+        Shape ``(n_rows, n_points)``, not negative, not all 0 in any row.
+
+    Returns
+    -------
+    numpy.ndarray
+        After `MEDIAN_ROUNDS` from the mean, shape ``(n_rows, n_dimensions)``, float32.
+    """
+    pull = weight / weight.sum(axis=1, keepdims=True)
+    place: NDArray[np.float32] = (pull[:, None, :] @ points)[:, 0]
+    for _ in range(MEDIAN_ROUNDS):
+        distance = np.linalg.norm(points - place[:, None, :], axis=2)
+        pull = weight / np.maximum(distance, SAME_PLACE)
+        pull /= pull.sum(axis=1, keepdims=True)
+        place = (pull[:, None, :] @ points)[:, 0]
+    return place
 
 
 def pack_fit(reduction: Reduction, parts: Sequence[slice]) -> dict[str, NDArray[Any]]:
