@@ -362,7 +362,7 @@ class Placement:
             for part, search in zip(self._parts, self._searches, strict=True)
         ]
         indices = np.hstack([indices for indices, _ in found])
-        weight = np.hstack([_nearness(distances) for _, distances in found])
+        weight = np.hstack([nearness(distances) for _, distances in found])
 
         def place_some(chunk: int) -> NDArray[np.float32]:
             rows = slice(chunk * PLACED_ROWS, (chunk + 1) * PLACED_ROWS)
@@ -372,8 +372,8 @@ class Placement:
         return np.concatenate(places) if places else np.empty((0, self._embedding.shape[1]), np.float32)
 
 
-def _nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inverse squares of the distances of each row, adding up to 1 (Shepard 1968)."""
+def nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse squares of the distances of each row, adding up to 1 (Shepard 1968); shape of `distances`."""
     scaled = distances / np.maximum(distances.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     weight = 1 / np.maximum(np.square(scaled, dtype=np.float64), 1e-12)
     weight /= weight.sum(axis=1, keepdims=True)
