@@ -1,5 +1,7 @@
 """Stage `representation`: what the clusters of all images are looked for in."""
 
+import json
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -26,6 +28,10 @@ from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_matrix, read_
 
 FIT_KEY = b"iv_pipeline.representation"
 """Under which the table keeps what turns raw vectors into it, as an ``npz`` file."""
+MADE_KEY = b"iv_pipeline.made"
+"""Under which it says how it was made."""
+KNOWN_SHARE = 0.5
+"""Of the landmarks wanted, those that a refit must know to go on from the layout before."""
 
 
 @stage(
@@ -49,25 +55,26 @@ def representation(
     name, scaler = winner["representation"], winner["scaler"]
     recipe = RECIPES[name]
     fitted = Statistics.from_arrays(statistics)
+    parts: list[slice] = []
     if name == "pca":
-        reduction, parts = Reduction(unpack_maps(pca)[scaler]), []
+        reduction = Reduction(unpack_maps(pca)[scaler])
         table = scaled_pca.derive(
             {"vectors": reduction.n_components}, lambda batch: [as_matrix(batch.column(scaler))]
         )
+    elif recipe.embed:
+        reduction, parts, table = _embedded(settings, context.partition_key, init, fitted, name)
     else:
-        reduction, widths = fit_block_maps(
+        reduction, _ = fit_block_maps(
             fitted, block_widths(init), recipe, config.embedding.variance, config.pca.max_components
         )
-        parts = recipe.parts(widths)
-        table = (
-            _embedded(settings, init, reduction, widths, parts)
-            if recipe.embed
-            else init.derive(
-                {"vectors": reduction.n_components},
-                lambda batch: [reduction(as_matrix(batch.column("descriptor")))],
-            )
+        table = init.derive(
+            {"vectors": reduction.n_components},
+            lambda batch: [reduction(as_matrix(batch.column("descriptor")))],
         )
-    table = table.with_metadata({FIT_KEY: arrays_to_bytes(pack_fit(reduction, parts))})
+    made = _made(config, name, init)
+    table = table.with_metadata(
+        {FIT_KEY: arrays_to_bytes(pack_fit(reduction, parts)), MADE_KEY: made.encode()}
+    )
     path = settings.data_root / file_of("representation", context.partition_key)
     return Result(
         table,
@@ -77,27 +84,99 @@ def representation(
 
 
 def _embedded(
-    settings: Settings, init: VectorTable, reduction: Reduction, widths: list[int], parts: list[slice]
+    settings: Settings, partition: str, init: VectorTable, statistics: Statistics, name: str
+) -> tuple[Reduction, list[slice], VectorTable]:
+    """What reduces rows, the parts that neighbours are looked for in, and all rows embedded.
+
+    A refit keeps the landmarks that it knows, if they are enough, so that clusters and their names last: a layout
+    made anew would put every image elsewhere.
+    """
+    config, recipe = settings.config, RECIPES[name]
+    before = _before(settings, partition, init, _made(config, name, init))
+    if before is not None:
+        reduction, parts = fit_of(before)
+        source, vectors = _landmarks_before(before, reduction, init)
+        wanted = min(statistics.n_usable, config.embedding.landmarks)
+        if finite_rows(vectors).sum() >= KNOWN_SHARE * wanted:
+            return reduction, parts, _placed(init, reduction, parts, source, vectors, config.seed)
+    reduction, widths = fit_block_maps(
+        statistics, block_widths(init), recipe, config.embedding.variance, config.pca.max_components
+    )
+    parts = recipe.parts(widths)
+    source = reduction.reduce(init.vectors("descriptor"))
+    vectors = _laid_out(settings, source, widths, parts)
+    return reduction, parts, _placed(init, reduction, parts, source, vectors, config.seed)
+
+
+def _made(config: PipelineConfig, name: str, init: VectorTable) -> str:
+    """How the representation is made: of two fits that say the same, one can go on from the other."""
+    facts = {
+        "representation": name,
+        "blocks": block_widths(init),
+        "max_components": config.pca.max_components,
+        "seed": config.seed,
+        **config.embedding.model_dump(),
+    }
+    return json.dumps(facts, sort_keys=True)
+
+
+def _laid_out(settings: Settings, source: np.ndarray, widths: list[int], parts: list[slice]) -> np.ndarray:
+    """UMAP's embedding of the landmarks, NaN for all other rows; all usable rows are landmarks if they are few."""
+    config = settings.config
+    embedder = embedder_of(config)
+    usable = np.flatnonzero(finite_rows(source))
+    landmarks = np.sort(np.random.default_rng(config.seed).permutation(usable)[: config.embedding.landmarks])
+    vectors = np.full((len(source), embedder.n_components), np.nan, np.float32)
+    vectors[landmarks] = embed_parts(source[landmarks], widths, parts, embedder)
+    return vectors
+
+
+def _placed(
+    init: VectorTable,
+    reduction: Reduction,
+    parts: list[slice],
+    source: np.ndarray,
+    vectors: np.ndarray,
+    seed: int,
 ) -> VectorTable:
-    """UMAP's embedding of all usable rows: landmarks are laid out, other rows placed between them.
+    """All usable rows, those that are no landmarks placed between them.
 
     The column `source` has what neighbours of the landmarks are looked for in, NaN for all other rows.
     """
-    config = settings.config
-    embedder = embedder_of(config)
-    source = reduction.reduce(init.vectors("descriptor"))
-    usable = np.flatnonzero(finite_rows(source))
-    chosen = np.random.default_rng(config.seed).permutation(usable)[: config.embedding.landmarks]
-    landmarks = np.sort(chosen)
-    others = np.setdiff1d(usable, landmarks, assume_unique=True)
-    known = source[landmarks]
-    vectors = np.full((len(source), embedder.n_components), np.nan, np.float32)
-    vectors[landmarks] = embed_parts(known, widths, parts, embedder)
+    is_landmark = finite_rows(vectors)
+    others = np.flatnonzero(finite_rows(source) & ~is_landmark)
     if len(others):
-        placement = Placement(reduction, parts, known, vectors[landmarks], seed=config.seed)
+        placement = Placement(reduction, parts, source[is_landmark], vectors[is_landmark], seed=seed)
         vectors[others] = placement.place(source[others])
-        source[others] = np.nan
+    source[~is_landmark] = np.nan
     return table_from_arrays({IMAGE_PATH: init.column(IMAGE_PATH), "vectors": vectors, "source": source})
+
+
+def _before(settings: Settings, partition: str, init: VectorTable, made: str) -> VectorTable | None:
+    """The representation of the last fit, if that was made alike of other images: a refit goes on from there."""
+    path = settings.data_root / file_of("representation", partition)
+    if not path.exists():
+        return None
+    table = read_table(path)
+    if (table.schema.metadata or {}).get(MADE_KEY) != made.encode():
+        return None
+    if table.column(IMAGE_PATH).equals(init.column(IMAGE_PATH)):
+        return None
+    return table
+
+
+def _landmarks_before(
+    before: VectorTable, reduction: Reduction, init: VectorTable
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reduced rows of all images, and the places of those that were landmarks before and are unchanged."""
+    source = reduction.reduce(init.vectors("descriptor"))
+    row = pd.Index(before.column(IMAGE_PATH).to_pandas()).get_indexer(init.column(IMAGE_PATH).to_pandas())
+    then = before.vectors("source").to_array()[row]
+    then[row < 0] = np.nan
+    same = np.isclose(then, source, rtol=0, atol=1e-3 * np.nanstd(source)).all(axis=1)
+    vectors = before.vectors("vectors").to_array()[row]
+    vectors[~same] = np.nan
+    return source, vectors
 
 
 def _all_finite(stored: VectorTable, n_usable: int) -> Check:

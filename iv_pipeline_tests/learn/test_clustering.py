@@ -123,7 +123,7 @@ def test_agglomerative_on_prototypes_comes_close_to_all_rows(monkeypatch: pytest
     assert adjusted_rand_score(reference, found.labels) > 0.95
 
 
-@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture"])
+@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative"])
 def test_a_fit_that_starts_from_an_earlier_one_keeps_its_clusters(name: str) -> None:
     X = np.random.default_rng(0).uniform(size=(3000, 4)).astype(np.float32)  # no clusters: any twelve will do
     (parameters,) = ALGORITHMS[name].grid((12,))
