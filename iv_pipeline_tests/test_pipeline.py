@@ -125,26 +125,66 @@ def test_a_name_whose_cluster_is_gone_is_kept_out_of_final_and_reported(
     assert "lost" not in set(final["name"])
 
 
+@pytest.mark.parametrize(
+    ("representation", "algorithm"),
+    [("pca", "kmeans"), ("normalized_umap", "kmeans"), ("normalized_umap", "agglomerative")],
+)
 def test_a_refit_without_some_images_keeps_the_numbers_of_the_others(
+    representation: str, algorithm: str, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    pipeline = one_descriptor(make_pipeline, {"representation": representation, "algorithm": algorithm})
+    before = pipeline.read("final", "vdc_type")
+    vectors = pipeline.read("representation", "vdc_type").vectors("vectors").to_array()
+    kept = np.random.default_rng(0).random(N_IMAGES) < 0.9
+    deliver_again(pipeline, kept)
+    after = pipeline.read("final", "vdc_type")
+    assert after["image_path"].tolist() == before.loc[kept, "image_path"].tolist()
+    assert np.mean(after["cluster"].to_numpy() == before.loc[kept, "cluster"].to_numpy()) >= 0.9
+    if representation != "pca":  # images that are known stay where they were
+        again = pipeline.read("representation", "vdc_type").vectors("vectors").to_array()
+        np.testing.assert_array_equal(again, vectors[kept])
+
+
+def test_a_refit_lays_out_anew_what_has_changed_and_what_is_mostly_unknown(
     make_pipeline: Callable[..., Pipeline],
 ) -> None:
-    chosen = {"representation": "pca", "scaler": "standard", "algorithm": "kmeans"}
+    pipeline = one_descriptor(make_pipeline, {"representation": "normalized_umap", "algorithm": "kmeans"})
+    vectors = pipeline.read("representation", "vdc_type").vectors("vectors").to_array()
+    changed = pipeline.matrix("vdc_type")
+    changed[:20] = changed[20:40]
+    pipeline.deliver("vdc_type", changed)
+    kept = np.arange(N_IMAGES) < N_IMAGES - 10
+    deliver_again(pipeline, kept)
+    table = pipeline.read("representation", "vdc_type")
+    placed = table.vectors("vectors").to_array()
+    np.testing.assert_array_equal(placed[20:], vectors[20:][kept[20:]])
+    np.testing.assert_allclose(placed[:20], vectors[20:40], atol=1e-2)  # where their neighbours are
+    assert np.isnan(table.vectors("source").to_array()[:20]).all()
+    pipeline.deliver("vdc_type", pipeline.matrix("vdc_type")[::-1])
+    deliver_again(pipeline, np.arange(len(placed)) > 0)
+    anew = pipeline.read("representation", "vdc_type")
+    assert np.isfinite(anew.vectors("source").to_array()).all()
+    assert not np.allclose(anew.vectors("vectors").to_array()[40], placed[41])
+
+
+def one_descriptor(make_pipeline: Callable[..., Pipeline], chosen: dict[str, str]) -> Pipeline:
+    """A finished pipeline of one descriptor, whose configuration is fixed."""
     pipeline = make_pipeline(
         descriptors={"vdc_type": {"file": "descriptors/vdc_type.pickle", "choose": chosen}}, combinations={}
     )
     assert pipeline.run("prepare").success
     assert pipeline.run("full_pipeline", "vdc_type").success
-    before = pipeline.read("final", "vdc_type")
-    kept = np.random.default_rng(0).random(N_IMAGES) < 0.9
+    return pipeline
+
+
+def deliver_again(pipeline: Pipeline, kept: np.ndarray) -> None:
+    """Cluster some images of the delivery over the files of the run before."""
     file = pipeline.delivery / "images_paths.csv"
     pd.read_csv(file)[kept].to_csv(file, index=False)
     pipeline.deliver("vdc_type", pipeline.matrix("vdc_type")[kept])
     assert pipeline.run("prepare").success
     result = pipeline.run("full_pipeline", "vdc_type")
     assert result.success, reasons(result)
-    after = pipeline.read("final", "vdc_type")
-    assert after["image_path"].tolist() == before.loc[kept, "image_path"].tolist()
-    assert np.mean(after["cluster"].to_numpy() == before.loc[kept, "cluster"].to_numpy()) >= 0.9
 
 
 def test_unseen_images_are_labelled_better_by_clusters_than_at_random(finished: Finished) -> None:
