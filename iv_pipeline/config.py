@@ -197,6 +197,8 @@ class OutliersConfig(Model):
     """Expected share of outliers; the ensemble's highest scores are flagged up to this share."""
     unknown: float = Field(0.001, ge=0, lt=0.5)
     """Share of the images that lie so far out that a new image like them is called unknown and gets cluster −1."""
+    labels: tuple[str, ...] = ("glare", "dark", "overexposed", "empty")
+    """True labels, where there are any, of images that should be found; they judge the ranking."""
 
 
 class ProjectionConfig(Model):

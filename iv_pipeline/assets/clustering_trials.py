@@ -117,6 +117,7 @@ def try_all(
         algorithms=config.trials.algorithms,
         fixed=config.choice(partition).model_dump(),
         before=before,
+        fewer=config.trials.n_clusters,
         progress=progress,
     )
     return selection, rows[usable]

@@ -9,7 +9,7 @@ from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.comparison import rank_descriptors
-from iv_pipeline.learn.evaluation import evaluate
+from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.learn.statistics import finite_rows
@@ -121,6 +121,7 @@ def _warn_of_names(
 @stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL})
 def ranked_outliers(
     context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
     image_index: pd.DataFrame,
     outliers: dict[str, pd.DataFrame],
     image_quality: pd.DataFrame,
@@ -128,15 +129,28 @@ def ranked_outliers(
     """All images over all descriptors, most suspicious first, with reasons in words."""
     quality = image_quality if image_quality["score"].notna().any() else None
     frame = combine_outliers(outliers, quality, image_index[IMAGE_PATH].to_list())
+    judged = _judged(frame, settings, image_index)
     shown = frame.head(12).round(3)
     return Result(
         frame,
         lambda: {
             "descriptors": len(outliers),
             "with_reasons": int((frame["reasons"] != "").sum()),
+            **judged,
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
     )
+
+
+def _judged(frame: pd.DataFrame, settings: Settings, image_index: pd.DataFrame) -> dict[str, float]:
+    """How well the ranking finds the images whose true label says that they should be found."""
+    config = settings.config.outliers
+    if "label" not in image_index:
+        return {}
+    wanted = set(image_index.loc[image_index["label"].isin(config.labels), IMAGE_PATH])
+    if not wanted:
+        return {}
+    return judge_ranking(frame[IMAGE_PATH].isin(wanted).to_numpy(), config.contamination)
 
 
 @stage(

@@ -72,6 +72,30 @@ def evaluate(labels: NDArray[np.int32], truth: pd.Series[Any]) -> dict[str, floa
     }
 
 
+def judge_ranking(wanted: NDArray[np.bool_], contamination: float) -> dict[str, float]:
+    """How well a ranking of outliers finds those that should be found.
+
+    Parameters
+    ----------
+    wanted
+        Of each image, most suspicious first, whether it should be found; some should.
+    contamination
+        Share of the images that are looked at.
+
+    Returns
+    -------
+    dict of str to float
+        `average_precision` of the ranking, and `precision` and `recall` among the images looked at.
+    """
+    ranks = np.flatnonzero(wanted) + 1
+    found = int(wanted[: max(1, int(contamination * len(wanted)))].sum())
+    return {
+        "average_precision": float(np.mean(np.arange(1, len(ranks) + 1) / ranks)),
+        "precision": found / max(1, int(contamination * len(wanted))),
+        "recall": found / len(ranks),
+    }
+
+
 def effort_curve(
     fitted: tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]],
     unseen: tuple[NDArray[np.int32], NDArray[np.float32]],

@@ -321,6 +321,7 @@ def run_trials(
     algorithms: Sequence[str] = tuple(ALGORITHMS),
     fixed: Mapping[str, Any] | None = None,
     before: Mapping[str, Any] | None = None,
+    fewer: Sequence[int] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection:
     """Try every candidate × algorithm × parameters on the sample, and choose.
@@ -340,6 +341,8 @@ def run_trials(
     before
         What won when other images were clustered: `scaler`, `representation`, `algorithm` and `tried`, its
         parameters. It wins again unless another is better by more than chance would have it.
+    fewer
+        Numbers of clusters below the budget to try what won with, so that a person sees what naming fewer costs.
     progress
         Told what was tried.
 
@@ -351,6 +354,7 @@ def run_trials(
     chosen = {key: value for key, value in (fixed or {}).items() if value is not None}
     budget = chosen.get("n_clusters", naming_budget)
     trials: list[Trial] = []
+    leading: Candidate | None = None
     for candidate in candidates:
         counts = tuple(sorted({k for k in candidate.counts if k <= budget} | {budget}))
         done = len(trials)
@@ -359,15 +363,60 @@ def run_trials(
             trials.extend(_try(candidate, name, parameters, judge, budget) for parameters in grid)
         n_tried = len(trials) - done
         progress(f"{candidate.representation} of {candidate.scaler}: {n_tried} clusterings tried")
-    return _select(trials, budget, chosen, before)
+        winner = _winner(trials, budget, chosen, before)
+        if any(trial is winner for trial in trials[done:]):
+            leading = candidate  # only a later candidate can take the lead from it
+    selection = _select(trials, budget, chosen, before)
+    if leading is None:
+        return selection
+    return _with_fewer(selection, leading, judge, budget, [k for k in fewer if k < budget])
 
 
-def _try(candidate: Candidate, name: str, parameters: dict[str, Any], judge: Judge, budget: int) -> Trial:
+def _with_fewer(
+    selection: Selection, candidate: Candidate, judge: Judge, budget: int, counts: Sequence[int]
+) -> Selection:
+    """The selection, and what won tried with fewer clusters, unless it was or chooses their number itself."""
+    winner, criterion = selection.winner, selection.criterion
+    key = next((key for key in ("n_clusters", "n_components") if key in winner.tried), None)
+    if key is None or not winner.scores[criterion] > 0:
+        return selection
+    trials, shares = list(selection.trials), {}
+    for k in counts:
+        tried = {**winner.tried, key: k}
+        trial = next((t for t in trials if _is_like(t, winner) and t.tried == tried), None)
+        if trial is None or np.isnan(trial.scores[criterion]):
+            trials = [t for t in trials if t is not trial]
+            trial = _try(candidate, winner.algorithm, tried, judge, budget, in_full=True)
+            trials.append(trial)
+        shares[k] = trial.scores[criterion] / winner.scores[criterion]
+    told = ", ".join(
+        f"{k} {100 * share:.0f} %" for k, share in sorted(shares.items(), reverse=True) if share > 0
+    )
+    reason = f"; of that score fewer clusters reach: {told}" if told else ""
+    return Selection(trials, winner, selection.reason + reason, criterion)
+
+
+def _is_like(trial: Trial, other: Trial) -> bool:
+    """Whether the same algorithm clustered the same vectors."""
+    keys = ("scaler", "representation", "algorithm")
+    return all(getattr(trial, key) == getattr(other, key) for key in keys)
+
+
+def _try(
+    candidate: Candidate,
+    name: str,
+    parameters: dict[str, Any],
+    judge: Judge,
+    budget: int,
+    *,
+    in_full: bool = False,
+) -> Trial:
+    """One trial; what takes further fits is scored at the budget alone, unless `in_full`."""
     began = time.perf_counter()
     algorithm = ALGORITHMS[name]
     clustering = algorithm.fit(candidate.space, parameters)
     seconds = time.perf_counter() - began
-    at_budget = clustering.n_clusters >= BUDGET_TOLERANCE * budget
+    at_budget = in_full or clustering.n_clusters >= BUDGET_TOLERANCE * budget
     refit = (lambda part: algorithm.fit(part, parameters)) if at_budget and candidate.parts else None
     predicted_by = judge.predict(clustering.labels)
     if at_budget:  # it takes a fit for each descriptor left out
@@ -391,27 +440,47 @@ def _try(candidate: Candidate, name: str, parameters: dict[str, Any], judge: Jud
 def _select(
     trials: list[Trial], budget: int, chosen: Mapping[str, Any], before: Mapping[str, Any] | None = None
 ) -> Selection:
-    """The winner: the best leading score among candidates at the budget, or what won before if it comes near."""
-    criterion = "predictability"
-    if all(np.isnan(trial.scores[criterion]) for trial in trials):
-        criterion = "stability"
-    wanted = {key: value for key, value in chosen.items() if key != "n_clusters"}
-    allowed = [t for t in trials if all(getattr(t, key) == value for key, value in wanted.items())]
-    if not allowed:
-        what = ", ".join(f"{key} {value}" for key, value in wanted.items())
+    """The winner, and for each algorithm that clustered the same vectors the trial that is fitted on all rows."""
+    criterion, candidates = _criterion(trials), _eligible(trials, budget, chosen)
+    winner = _winner(trials, budget, chosen, before)
+    if winner is None:
+        what = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "n_clusters")
         raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
-    at_budget = [t for t in allowed if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
-    candidates = at_budget or allowed
-    best_trial = max(candidates, key=lambda trial: _rank(trial, criterion))
-    winner = _lasting(candidates, best_trial, criterion, before) or best_trial
     winner.won = True
     beside = [t for t in trials if (t.scaler, t.representation) == (winner.scaler, winner.representation)]
     for trials_of in _by_algorithm(beside).values():
         within = [t for t in trials_of if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
-        best = winner if winner in trials_of else max(within or trials_of, key=lambda t: _rank(t, criterion))
+        best = (
+            winner
+            if any(t is winner for t in trials_of)
+            else max(within or trials_of, key=lambda t: _rank(t, criterion))
+        )
         best.kept = True
     reason = _reason(winner, candidates, criterion, budget, chosen)
     return Selection(trials, winner, reason, criterion)
+
+
+def _criterion(trials: Sequence[Trial]) -> str:
+    unjudged = all(np.isnan(trial.scores["predictability"]) for trial in trials)
+    return "stability" if unjudged else "predictability"
+
+
+def _eligible(trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any]) -> list[Trial]:
+    """What a person's choices leave, at the budget if anything is."""
+    wanted = {key: value for key, value in chosen.items() if key != "n_clusters"}
+    allowed = [t for t in trials if all(getattr(t, key) == value for key, value in wanted.items())]
+    return [t for t in allowed if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget] or allowed
+
+
+def _winner(
+    trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> Trial | None:
+    """The best leading score among eligible trials, or what won before if it comes near; None if none is."""
+    candidates, criterion = _eligible(trials, budget, chosen), _criterion(trials)
+    if not candidates:
+        return None
+    best = max(candidates, key=lambda trial: _rank(trial, criterion))
+    return _lasting(candidates, best, criterion, before) or best
 
 
 def _lasting(

@@ -1,8 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import average_precision_score
 
-from iv_pipeline.learn.evaluation import effort_curve, evaluate, label_accuracy
+from iv_pipeline.learn.evaluation import effort_curve, evaluate, judge_ranking, label_accuracy
 
 
 def test_accuracy_is_one_for_pure_clusters_and_chance_for_random_ones() -> None:
@@ -63,3 +67,13 @@ def test_only_images_that_a_person_looked_at_name_a_cluster() -> None:
     hidden = np.where(looked, truth, "nobody knows")
     seen = curve(hidden).query("strategy == 'clusters' and exemplars == 1")
     pd.testing.assert_frame_equal(seen, curve().query("strategy == 'clusters' and exemplars == 1"))
+
+
+@given(arrays(np.bool_, st.integers(1, 60)).filter(np.any), st.floats(0.01, 0.4))
+def test_rankings_are_judged_as_scikit_learn_does(wanted: np.ndarray, contamination: float) -> None:
+    judged = judge_ranking(wanted, contamination)
+    scores = -np.arange(len(wanted), dtype=float)
+    assert judged["average_precision"] == pytest.approx(average_precision_score(wanted, scores))
+    n_looked = max(1, int(contamination * len(wanted)))
+    assert judged["precision"] == pytest.approx(wanted[:n_looked].mean())
+    assert judged["recall"] == pytest.approx(wanted[:n_looked].sum() / wanted.sum())

@@ -105,6 +105,33 @@ def test_what_an_earlier_fit_chose_is_chosen_again_unless_another_is_clearly_bet
     assert trials(before={**before, "algorithm": "dbscan"}).winner.scaler == fresh.winner.scaler
 
 
+def test_what_naming_fewer_clusters_costs_is_said() -> None:
+    chosen = trials(fewer=(2, 4, 8))
+    alike = [
+        t for t in chosen.trials if (t.scaler, t.algorithm) == (chosen.winner.scaler, chosen.winner.algorithm)
+    ]
+    told = {t.n_clusters: t.scores["predictability"] for t in alike}
+    assert set(told) == {2, 4, 8}
+    assert told[2] < told[4] < told[8]
+    shares = f"4 {100 * told[4] / told[8]:.0f} %, 2 {100 * told[2] / told[8]:.0f} %"
+    assert chosen.reason.endswith(f"; of that score fewer clusters reach: {shares}")
+    assert chosen.winner.tried == trials().winner.tried
+
+
+def test_fewer_clusters_are_tried_of_what_is_judged_by_leaving_blocks_out() -> None:
+    _, view, other = two_views()
+    blocks = {"one": view[:, :6], "two": other}
+    spaces = {name: Space(X) for name, X in blocks.items()}
+    candidate = Candidate(
+        "standard", "pca", Space(np.hstack([*blocks.values()])), (4,), {"one": spaces["two"]}
+    )
+    judge = Judge(own={"one": fit_predictor(blocks["one"])}, naming_budget=8)
+    found = run_trials([candidate], judge, naming_budget=8, algorithms=("kmeans",), fewer=(4,))
+    few = next(t for t in found.trials if t.n_clusters == 4)
+    assert 0 < few.scores["predictability"] < found.winner.scores["predictability"]
+    assert len(found.trials) == 2
+
+
 def test_without_another_descriptor_stability_leads() -> None:
     _, view, _ = two_views()
     candidates = [Candidate("standard", "pca", Space(view))]
