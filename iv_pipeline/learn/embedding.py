@@ -1,7 +1,7 @@
-"""UMAP in its two halves, the fuzzy graph of a neighbour graph and the layout of such a graph.
+"""UMAP in its two halves, the fuzzy graph of a neighbour graph and its layout; and places for other rows.
 
-Apart, they allow for what the whole does not: one fuzzy graph for several layouts, and one layout of the fuzzy
-graphs of several descriptors, added up.
+Apart, they allow for what the whole does not: one fuzzy graph for several layouts, one layout of the fuzzy graphs
+of several descriptors, added up, and rows that take no part in a layout, placed among their neighbours.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 LONG_ROWS = 50_000
 """Up to here 200 rounds of optimisation, beyond it 100."""
+PLACED_ROWS = 4_096
+"""Rows that are placed at once."""
+MEDIAN_ROUNDS = 20
+SAME_PLACE = np.float32(1e-3)
+"""Distance in an embedding below which two places count as one; its width is about ten."""
 _ONE_AT_A_TIME = Lock()
 """Numba's plainest threading layer must not be entered by two threads at once."""
 START_WIDTH = 10.0
@@ -128,3 +133,39 @@ def start_from(X: NDArray[np.float32], n_dimensions: int, seed: int = 0) -> NDAr
     start[:, :width] = X[:, :width]
     spread = np.abs(start).max() or 1.0
     return (START_WIDTH * start / spread + rng.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+
+
+def nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inverse squares of the distances of each row, adding up to 1 (Shepard 1968); shape of `distances`."""
+    scaled = distances / np.maximum(distances.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    weight = 1 / np.maximum(np.square(scaled, dtype=np.float64), 1e-12)
+    weight /= weight.sum(axis=1, keepdims=True)
+    near: NDArray[np.float32] = weight.astype(np.float32)
+    return near
+
+
+def geometric_median(points: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each row, the place from which the weighted distances to its points add up to least (Weiszfeld 1937).
+
+    A mean would put a row whose neighbours lie in two clusters between them, where there may be a third.
+
+    Parameters
+    ----------
+    points
+        Shape ``(n_rows, n_points, n_dimensions)``.
+    weight
+        Shape ``(n_rows, n_points)``, not negative, not all 0 in any row.
+
+    Returns
+    -------
+    numpy.ndarray
+        After `MEDIAN_ROUNDS` from the mean, shape ``(n_rows, n_dimensions)``, float32.
+    """
+    pull = weight / weight.sum(axis=1, keepdims=True)
+    place: NDArray[np.float32] = (pull[:, None, :] @ points)[:, 0]
+    for _ in range(MEDIAN_ROUNDS):
+        distance = np.linalg.norm(points - place[:, None, :], axis=2)
+        pull = weight / np.maximum(distance, SAME_PLACE)
+        pull /= pull.sum(axis=1, keepdims=True)
+        place = (pull[:, None, :] @ points)[:, 0]
+    return place

@@ -13,9 +13,15 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from iv_pipeline.engine import map_ordered, n_workers
-from iv_pipeline.learn.embedding import fuzzy_graph, lay_out, start_from
+from iv_pipeline.learn.embedding import (
+    PLACED_ROWS,
+    fuzzy_graph,
+    geometric_median,
+    lay_out,
+    nearness,
+    start_from,
+)
 from iv_pipeline.learn.neighbors import NeighborGraph
-from iv_pipeline.learn.representation import geometric_median, nearness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,8 +29,6 @@ if TYPE_CHECKING:
 LEAST_LANDMARKS = 100_000
 LANDMARK_SHARE = 0.25
 """Of 50 neighbours of a row, 12 are landmarks then: about as many as a map keeps together."""
-PLACED_ROWS = 4_096
-"""Rows that are placed at once."""
 PARALLEL_ROWS = 50_000
 """From here on the maps are laid out side by side: a seed keeps each on one core, and a process costs seconds."""
 

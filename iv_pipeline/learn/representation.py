@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iv_pipeline.engine import blas_threads, map_ordered, map_rows
-from iv_pipeline.learn.embedding import LONG_ROWS, fuzzy_graph, lay_out, start_from
+from iv_pipeline.learn.embedding import (
+    LONG_ROWS,
+    PLACED_ROWS,
+    fuzzy_graph,
+    geometric_median,
+    lay_out,
+    nearness,
+    start_from,
+)
 from iv_pipeline.learn.neighbors import NeighborSearch, neighbor_graph
 from iv_pipeline.learn.pca import PCA, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
@@ -28,11 +36,6 @@ if TYPE_CHECKING:
     from iv_pipeline.engine import BatchedMatrix
     from iv_pipeline.learn.statistics import Statistics
 
-PLACED_ROWS = 4_096
-"""Rows that are placed at once."""
-MEDIAN_ROUNDS = 20
-SAME_PLACE = np.float32(1e-3)
-"""Distance in an embedding below which two places count as one; its width is about ten."""
 LEAST_VARIANCE = 1e-6
 """Share of a block's largest variance below which whitening would only amplify rounding."""
 
@@ -370,42 +373,6 @@ class Placement:
 
         places = list(map_ordered(place_some, -(-len(reduced) // PLACED_ROWS)))
         return np.concatenate(places) if places else np.empty((0, self._embedding.shape[1]), np.float32)
-
-
-def nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inverse squares of the distances of each row, adding up to 1 (Shepard 1968); shape of `distances`."""
-    scaled = distances / np.maximum(distances.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    weight = 1 / np.maximum(np.square(scaled, dtype=np.float64), 1e-12)
-    weight /= weight.sum(axis=1, keepdims=True)
-    near: NDArray[np.float32] = weight.astype(np.float32)
-    return near
-
-
-def geometric_median(points: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of each row, the place from which the weighted distances to its points add up to least (Weiszfeld 1937).
-
-    A mean would put a row whose neighbours lie in two clusters between them, where there may be a third.
-
-    Parameters
-    ----------
-    points
-        Shape ``(n_rows, n_points, n_dimensions)``.
-    weight
-        Shape ``(n_rows, n_points)``, not negative, not all 0 in any row.
-
-    Returns
-    -------
-    numpy.ndarray
-        After `MEDIAN_ROUNDS` from the mean, shape ``(n_rows, n_dimensions)``, float32.
-    """
-    pull = weight / weight.sum(axis=1, keepdims=True)
-    place: NDArray[np.float32] = (pull[:, None, :] @ points)[:, 0]
-    for _ in range(MEDIAN_ROUNDS):
-        distance = np.linalg.norm(points - place[:, None, :], axis=2)
-        pull = weight / np.maximum(distance, SAME_PLACE)
-        pull /= pull.sum(axis=1, keepdims=True)
-        place = (pull[:, None, :] @ points)[:, 0]
-    return place
 
 
 def pack_fit(reduction: Reduction, parts: Sequence[slice]) -> dict[str, NDArray[Any]]:

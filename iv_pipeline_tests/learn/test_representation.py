@@ -12,7 +12,6 @@ from iv_pipeline.learn.representation import (
     Placement,
     embed_parts,
     fit_block_maps,
-    geometric_median,
     leading_columns,
     pack_fit,
     represent,
@@ -147,26 +146,6 @@ def test_fusion_adds_the_graph_of_each_block_to_the_one_of_all() -> None:
     assert RECIPES["normalized_umap"].parts([2, 3]) == [whole]
     assert RECIPES["fusion"].parts([5]) == [whole]
     assert RECIPES["normalized"].parts([2, 3]) == []
-
-
-def test_the_geometric_median_is_where_distances_add_up_to_least() -> None:
-    rng = np.random.default_rng(0)
-    points, weight = (
-        rng.normal(size=(20, 7, 3)).astype(np.float32),
-        rng.uniform(0.1, 1, (20, 7)).astype(np.float32),
-    )
-    found = geometric_median(points, weight)
-
-    def cost(place: np.ndarray) -> np.ndarray:
-        return np.asarray((weight * np.linalg.norm(points - place[:, None], axis=2)).sum(axis=1))
-
-    for _ in range(20):
-        assert (cost(found) <= cost(found + rng.normal(scale=0.05, size=found.shape)) + 1e-4).all()
-
-
-def test_a_row_between_two_clusters_is_placed_in_the_one_of_most_neighbours() -> None:
-    places = np.array([[[0, 0]] * 9 + [[10, 0]] * 6], np.float32)
-    assert geometric_median(places, np.ones((1, 15), np.float32))[0, 0] == pytest.approx(0, abs=0.01)
 
 
 def test_rows_without_length_are_not_divided() -> None:
