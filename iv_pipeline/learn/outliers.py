@@ -120,8 +120,11 @@ class Unifier:
 
     def __call__(self, raw: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Scores of the shape of `raw`."""
-        z = np.maximum((np.asarray(raw, np.float64) - self.middle) / self.spread, 0)
-        unified: NDArray[np.float32] = (z / (z + HALF_SCORE_DEVIATIONS)).astype(np.float32)
+        with np.errstate(over="ignore"):  # a spread next to nothing puts all else infinitely far out
+            z = np.maximum((np.asarray(raw, np.float64) - self.middle) / self.spread, 0)
+        unified: NDArray[np.float32] = (1 - HALF_SCORE_DEVIATIONS / (z + HALF_SCORE_DEVIATIONS)).astype(
+            np.float32
+        )
         return unified
 
 

@@ -68,3 +68,9 @@ def test_other_scores_are_put_on_the_scale_of_the_fit(raw: np.ndarray, other: fl
     known, new = unifier(raw), float(unifier(np.array([other]))[0])
     assert 0 <= new <= 1
     assert (known[raw <= other] <= new + 1e-6).all()
+
+
+def test_a_spread_next_to_nothing_puts_all_else_as_far_out_as_can_be() -> None:
+    raw = np.array([0.0] * 12 + [2.2e-311] + [1.0] * 12)
+    assert Unifier.fit(raw)(raw)[-1] == 1
+    assert Unifier(0.0, 5e-324)(np.array([0.0, 1.0])).tolist() == [0, 1]
