@@ -79,7 +79,8 @@ def clusters(
         algorithm = ALGORITHMS[trial["algorithm"]]
         # the same images start afresh, so that a run that is run again gives the same clusters
         start = previous[usable] if trial["won"] and previous is not None and not same_images else None
-        clustering = algorithm.fit(replace(space, previous=start), json.loads(trial["tried"]))
+        started = space if start is None else replace(space, previous=start)  # a copy shares no hierarchy
+        clustering = algorithm.fit(started, json.loads(trial["tried"]))
         rule = rule_of(clustering)
         if isinstance(rule, Attachment):  # what only density methods need is made for them alone
             core_distance[usable] = space.hierarchy.core_distances
