@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -36,26 +36,9 @@ RepresentationName = Literal[
     "normalized_fusion",
 ]
 
-SCALERS: tuple[ScalerName, ...] = ("standard", "minmax", "robust")
-ALGORITHMS: tuple[AlgorithmName, ...] = (
-    "kmeans",
-    "minibatchkmeans",
-    "gaussianmixture",
-    "agglomerative",
-    "hdbscan",
-    "dbscan",
-)
-REPRESENTATIONS: tuple[RepresentationName, ...] = (
-    "pca",
-    "whitened",
-    "normalized",
-    "umap",
-    "whitened_umap",
-    "normalized_umap",
-    "fusion",
-    "whitened_fusion",
-    "normalized_fusion",
-)
+SCALERS: tuple[ScalerName, ...] = get_args(ScalerName)
+ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
+REPRESENTATIONS: tuple[RepresentationName, ...] = get_args(RepresentationName)
 FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion", "normalized_fusion"})
 """Of combinations alone."""
 
