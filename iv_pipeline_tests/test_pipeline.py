@@ -134,10 +134,17 @@ def test_a_refit_without_some_images_keeps_the_numbers_of_the_others(
 ) -> None:
     pipeline = one_descriptor(make_pipeline, {"representation": representation, "algorithm": algorithm})
     before = pipeline.read("final", "vdc_type")
+    clusters_before = pipeline.path("clusters", "vdc_type").read_bytes()
     vectors = pipeline.read("representation", "vdc_type").vectors("vectors").to_array()
     kept = np.random.default_rng(0).random(N_IMAGES) < 0.9
     deliver_again(pipeline, kept)
     after = pipeline.read("final", "vdc_type")
+    written = pipeline.path("final", "vdc_type").read_bytes()
+    assert pipeline.run("recluster", "vdc_type").success  # the same images once more
+    assert pipeline.path("final", "vdc_type").read_bytes() == written
+    pipeline.path("clusters", "vdc_type").write_bytes(clusters_before)  # as if the refit had died before it
+    assert pipeline.run("recluster", "vdc_type").success
+    assert pipeline.path("final", "vdc_type").read_bytes() == written
     assert after["image_path"].tolist() == before.loc[kept, "image_path"].tolist()
     assert np.mean(after["cluster"].to_numpy() == before.loc[kept, "cluster"].to_numpy()) >= 0.9
     if representation != "pca":  # images that are known stay where they were

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.image_index import VEHICLE, identities_of
-from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.assets.views import BLOCK, view_of
@@ -124,14 +123,22 @@ def try_all(
 
 
 def _before(settings: Settings, partition: str, image_index: pd.DataFrame) -> dict[str, Any] | None:
-    """What won in the last fit if that was one of other images: those of the same start afresh."""
+    """What won the last fit; if that was one of the same images, what had won the one before it.
+
+    So that a run that is run again chooses the same, also after a refit.
+    """
     paths = [settings.data_root / file_of(asset, partition) for asset in ("clusters", "clustering_trials")]
     if not all(path.exists() for path in paths):
         return None
     clustered = read_table(paths[0]).column(IMAGE_PATH).to_pandas()
+    trials = read_parquet(paths[1])
     if clustered.equals(image_index[IMAGE_PATH].astype(clustered.dtype)):
+        trials = trials[trials["incumbent"]] if "incumbent" in trials else trials[:0]
+    else:
+        trials = trials[trials["won"]]
+    if trials.empty:
         return None
-    winner = winner_of(read_parquet(paths[1]))
+    winner = trials.iloc[0]
     return {
         **{key: winner[key] for key in ("scaler", "representation", "algorithm")},
         "tried": json.loads(winner["tried"]),

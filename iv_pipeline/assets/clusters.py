@@ -6,6 +6,7 @@ from dataclasses import replace
 import dagster as dg
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
@@ -26,6 +27,8 @@ REPRESENTATION = "representation"
 """Column of the vectors that were clustered, where they are not the scaled principal components themselves."""
 CORE_DISTANCE = "core_distance"
 """Column that density methods attach new images by."""
+START = "start"
+"""Column of the earlier fit's clusters that the winner started from, −1 where it knew none."""
 RULES_KEY = b"iv_pipeline.rules"
 """Under which the table keeps what gives each algorithm's labels, as the arrays of a stored model."""
 CHANGES_KEY = b"iv_pipeline.changes"
@@ -69,7 +72,7 @@ def clusters(
         None if own else graph_of(neighbors, usable),
         None if own else hierarchy_of(hierarchy),
     )
-    previous, same_images = _previous(settings, context.partition_key, columns[IMAGE_PATH])
+    previous, start = _previous(settings, context.partition_key, columns[IMAGE_PATH])
     cluster = np.full(len(X), NOISE, np.int32)
     confidence = np.zeros(len(X), np.float32)
     core_distance = np.full(len(X), np.nan, np.float32)
@@ -77,9 +80,9 @@ def clusters(
     counts = {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
         algorithm = ALGORITHMS[trial["algorithm"]]
-        # the same images start afresh, so that a run that is run again gives the same clusters
-        start = previous[usable] if trial["won"] and previous is not None and not same_images else None
-        started = space if start is None else replace(space, previous=start)  # a copy shares no hierarchy
+        started = space
+        if trial["won"] and start is not None:
+            started = replace(space, previous=start[usable])  # it shares no hierarchy
         clustering = algorithm.fit(started, json.loads(trial["tried"]))
         rule = rule_of(clustering)
         if isinstance(rule, Attachment):  # what only density methods need is made for them alone
@@ -95,8 +98,10 @@ def clusters(
             cluster = carry_over(labels, previous)
             confidence[usable] = clustering.confidence
             rules["numbers"] = numbers_of(clustering.labels, cluster[usable], n_labels_of(rule))
+    nothing = np.full(len(X), NOISE, np.int32)
     columns |= {"cluster": cluster, "confidence": confidence, CORE_DISTANCE: core_distance}
-    became = changes(cluster, np.full(len(X), NOISE, np.int32) if previous is None else previous)
+    columns |= {START: nothing if start is None else start}
+    became = changes(cluster, nothing if previous is None else previous)
     if previous is not None:
         _warn(context, became)
     sizes = pd.Series(cluster[usable]).value_counts().sort_index()
@@ -160,12 +165,22 @@ def _warn(context: dg.AssetExecutionContext, became: pd.DataFrame) -> None:
         )
 
 
-def _previous(settings: Settings, descriptor: str, paths: object) -> tuple[np.ndarray | None, bool]:
-    """The labels of the previous fit, −1 for images that it did not have; whether it had just those of `paths`."""
+def _previous(
+    settings: Settings, descriptor: str, paths: pa.ChunkedArray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The labels of the previous fit, and those to start from; −1 for images that it did not have.
+
+    A fit of other images goes on from the labels; one of the same images starts from where that fit started, so
+    that a run that is run again gives the same clusters, also after a refit.
+    """
     path = settings.data_root / file_of("clusters", descriptor)
     if not path.exists():
-        return None, False
+        return None, None
     table = read_table(path)
-    before = pd.Series(table.column("cluster").to_numpy(), index=table.column(IMAGE_PATH).to_pandas())
-    now = pd.Index(paths.to_pandas())  # type: ignore[attr-defined]
-    return before.reindex(now, fill_value=NOISE).to_numpy(np.int32), before.index.equals(now)
+    now, then = pd.Index(paths.to_pandas()), pd.Index(table.column(IMAGE_PATH).to_pandas())
+    known = pd.Series(table.column("cluster").to_numpy(), index=then)
+    labels = known.reindex(now, fill_value=NOISE).to_numpy(np.int32)
+    if not then.equals(now):
+        return labels, labels
+    start = table.column(START).to_numpy() if START in table.schema.names else np.array([NOISE])
+    return labels, None if (start == NOISE).all() else start

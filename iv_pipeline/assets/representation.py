@@ -31,7 +31,7 @@ FIT_KEY = b"iv_pipeline.representation"
 MADE_KEY = b"iv_pipeline.made"
 """Under which it says how it was made."""
 KNOWN_SHARE = 0.5
-"""Of the landmarks wanted, those that a refit must know to go on from the layout before."""
+"""Of the landmarks wanted, those that a fit must know to go on from the layout before."""
 
 
 @stage(
@@ -88,8 +88,8 @@ def _embedded(
 ) -> tuple[Reduction, list[slice], VectorTable]:
     """What reduces rows, the parts that neighbours are looked for in, and all rows embedded.
 
-    A refit keeps the landmarks that it knows, if they are enough, so that clusters and their names last: a layout
-    made anew would put every image elsewhere.
+    A fit keeps the landmarks that it knows, if they are enough, so that clusters and their names last: a layout
+    made anew would put every image elsewhere. Of the same images it makes the same again.
     """
     config, recipe = settings.config, RECIPES[name]
     before = _before(settings, partition, init, _made(config, name, init))
@@ -153,16 +153,12 @@ def _placed(
 
 
 def _before(settings: Settings, partition: str, init: VectorTable, made: str) -> VectorTable | None:
-    """The representation of the last fit, if that was made alike of other images: a refit goes on from there."""
+    """The representation of the last fit, if that was made alike: a fit goes on from there."""
     path = settings.data_root / file_of("representation", partition)
     if not path.exists():
         return None
     table = read_table(path)
-    if (table.schema.metadata or {}).get(MADE_KEY) != made.encode():
-        return None
-    if table.column(IMAGE_PATH).equals(init.column(IMAGE_PATH)):
-        return None
-    return table
+    return table if (table.schema.metadata or {}).get(MADE_KEY) == made.encode() else None
 
 
 def _landmarks_before(

@@ -124,7 +124,10 @@ class Candidate:
 
 @dataclass
 class Trial:
-    """One clustering of the sample, and how well it did."""
+    """One clustering of the sample, and how well it did.
+
+    It is fitted again on all rows if it is `kept`, best if it `won`; an `incumbent` won the fit before.
+    """
 
     scaler: str
     representation: str
@@ -136,6 +139,7 @@ class Trial:
     seconds: float
     kept: bool = False
     won: bool = False
+    incumbent: bool = False
 
     @property
     def n_clusters(self) -> int:
@@ -185,6 +189,7 @@ class Selection:
                     "seconds": trial.seconds,
                     "kept": trial.kept,
                     "won": trial.won,
+                    "incumbent": trial.incumbent,
                     "criterion": self.criterion,
                     "reason": self.reason if trial.won else "",
                 }
@@ -447,6 +452,8 @@ def _select(
         what = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "n_clusters")
         raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
     winner.won = True
+    for trial in trials:
+        trial.incumbent = before is not None and _is(trial, before)
     beside = [t for t in trials if (t.scaler, t.representation) == (winner.scaler, winner.representation)]
     for trials_of in _by_algorithm(beside).values():
         within = [t for t in trials_of if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
@@ -489,11 +496,17 @@ def _lasting(
     """What won before, if it is among the candidates and hardly worse than the best."""
     if before is None or not best.scores[criterion] > 0:
         return None
-    keys = ("scaler", "representation", "algorithm", "tried")
-    same = [t for t in candidates if all(getattr(t, key) == before[key] for key in keys)]
+    same = [t for t in candidates if _is(t, before)]
     if same and _rank(same[0], criterion) >= LASTING_SHARE * best.scores[criterion]:
         return same[0]
     return None
+
+
+def _is(trial: Trial, before: Mapping[str, Any]) -> bool:
+    """Whether this is what won before."""
+    return all(
+        getattr(trial, key) == before[key] for key in ("scaler", "representation", "algorithm", "tried")
+    )
 
 
 def _rank(trial: Trial, criterion: str) -> float:
