@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ScalerName = Literal["standard", "minmax", "robust"]
-AlgorithmName = Literal["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "hdbscan", "dbscan"]
+AlgorithmName = Literal[
+    "kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "leiden", "hdbscan", "dbscan"
+]
 
 RepresentationName = Literal[
     "pca",
@@ -129,7 +131,7 @@ class PCAConfig(Model):
 class TrialsConfig(Model):
     """What is tried before the final clustering."""
 
-    sample_size: int = Field(20_000, ge=100)
+    sample_size: int = Field(10_000, ge=100)
     """Rows that trials are fitted and scored on; the final fit takes all rows."""
     scalers: tuple[ScalerName, ...] = SCALERS
     representations: tuple[RepresentationName, ...] = Field(REPRESENTATIONS, min_length=1)

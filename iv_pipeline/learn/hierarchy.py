@@ -23,6 +23,8 @@ MAX_REPRESENTATIVES = 20_000
 """Points of all components together that look for the nearest other component."""
 BLOCK_POINTS = 1_000
 """Of those, how many measure their distance to all at once."""
+NEIGHBORS_AT_ONCE = 10
+"""Of every row, whose edges are sorted at once."""
 NEAR_COMPONENTS = 4
 """Components that each one looks at closely."""
 
@@ -90,12 +92,7 @@ def _spanning_tree(
 ) -> NDArray[np.float64]:
     """Edges ``(from, to, mutual reachability)`` of a minimum spanning tree, shape ``(n_rows - 1, 3)``."""
     n_rows = graph.n_rows
-    reach = np.maximum(core[:, None], core[graph.indices])
-    np.maximum(reach, graph.distances, out=reach)
-    # every row has as many neighbours: the graph is a CSR matrix as it stands
-    starts = np.arange(n_rows + 1, dtype=np.int64) * graph.n_neighbors
-    neighborhoods = csr_array((reach.ravel(), graph.indices.ravel(), starts), shape=(n_rows, n_rows))
-    forest = _minimum_forest(neighborhoods)
+    forest = _forest_of_neighbors(graph, core)
     while True:
         joined = coo_array((np.ones(len(forest[0])), forest[:2]), shape=(n_rows, n_rows))
         n_components, component = connected_components(joined, directed=False)
@@ -108,6 +105,30 @@ def _spanning_tree(
         _, first = np.unique(low.astype(np.int64) * n_rows + high, return_index=True)
         edges = coo_array((lengths[first], (low[first], high[first])), shape=(n_rows, n_rows))
         forest = _minimum_forest(edges.tocsr())
+
+
+def _forest_of_neighbors(
+    graph: NeighborGraph, core: NDArray[np.float32]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
+    """A minimum spanning forest of the mutual reachabilities between neighbours.
+
+    Some neighbours of every row at a time: an edge that the forest of some edges leaves out, that of all leaves
+    out as well, and so they are never held all at once.
+    """
+    n_rows = graph.n_rows
+    nobody = np.empty(0, np.int32)
+    forest: tuple[NDArray[Any], ...] = (nobody, nobody, np.empty(0, np.float64))
+    for begin in range(0, graph.n_neighbors, NEIGHBORS_AT_ONCE):
+        indices = graph.indices[:, begin : begin + NEIGHBORS_AT_ONCE]
+        reach = np.maximum(core[:, None], core[indices])
+        np.maximum(reach, graph.distances[:, begin : begin + NEIGHBORS_AT_ONCE], out=reach)
+        rows = np.repeat(np.arange(n_rows, dtype=np.int32), indices.shape[1])
+        sources = np.concatenate([forest[0], rows])
+        targets = np.concatenate([forest[1], indices.ravel()])
+        lengths = np.concatenate([forest[2], reach.ravel()])
+        del rows, reach
+        forest = _minimum_forest(coo_array((lengths, (sources, targets)), shape=(n_rows, n_rows)).tocsr())
+    return forest[0], forest[1], forest[2]
 
 
 def _minimum_forest(edges: csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:

@@ -37,6 +37,7 @@ ALGORITHM_MARKERS = {
     "minibatchkmeans": "s",
     "gaussianmixture": "^",
     "agglomerative": "D",
+    "leiden": "v",
     "hdbscan": "P",
     "dbscan": "X",
 }

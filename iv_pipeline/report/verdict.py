@@ -20,7 +20,7 @@ ALGORITHM_NAMES = {
     "minibatchkmeans": "mini-batch k-means",
     "gaussianmixture": "a Gaussian mixture",
     "agglomerative": "agglomerative clustering",
-    "birch": "Birch",
+    "leiden": "Leiden communities",
     "hdbscan": "HDBSCAN",
     "dbscan": "DBSCAN",
 }

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
-from sklearn import cluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+from sklearn import cluster, datasets
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -11,6 +14,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import ALGORITHMS, Space, base, kmeans, mixture
 from iv_pipeline.learn.clustering.base import PrototypeModel
 from iv_pipeline.learn.clustering.kmeans import lloyd
+from iv_pipeline.learn.clustering.leiden import divide, prototype_graph
 
 
 def blobs(n_rows: int = 1200, centers: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +47,7 @@ def test_one_seed_gives_the_same_labels(name: str) -> None:
     np.testing.assert_array_equal(first.confidence, second.confidence)
 
 
-@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative"])
+@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "leiden"])
 def test_a_model_assigns_the_rows_of_its_fit_as_the_fit_did(name: str) -> None:
     X, _ = blobs()
     clustering = ALGORITHMS[name].fit(Space(X), ALGORITHMS[name].grid((6,))[0])
@@ -123,7 +127,56 @@ def test_agglomerative_on_prototypes_comes_close_to_all_rows(monkeypatch: pytest
     assert adjusted_rand_score(reference, found.labels) > 0.95
 
 
-@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative"])
+@pytest.mark.parametrize("n_clusters", [2, 7, 40])
+def test_leiden_finds_just_as_many_communities_as_are_asked_for(n_clusters: int) -> None:
+    X, _ = blobs(2500, 12)
+    found = ALGORITHMS["leiden"].fit(Space(X), {"n_clusters": n_clusters})
+    assert len(np.unique(found.labels)) == found.n_clusters == n_clusters
+
+
+def test_leiden_follows_neighbours_where_k_means_cuts_through() -> None:
+    X, truth = datasets.make_moons(1500, noise=0.06, random_state=0)
+    X = X.astype(np.float32)
+    assert adjusted_rand_score(truth, ALGORITHMS["leiden"].fit(Space(X), {"n_clusters": 2}).labels) > 0.9
+    assert adjusted_rand_score(truth, ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 2}).labels) < 0.5
+
+
+def test_leiden_on_prototypes_comes_close_to_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    X, truth = blobs(3000, 12)
+    monkeypatch.setattr(base, "N_PROTOTYPES", 300)
+    found = ALGORITHMS["leiden"].fit(Space(X), {"n_clusters": 12})
+    assert found.parameters["n_prototypes"] <= 300
+    assert adjusted_rand_score(truth, found.labels) > 0.95
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 30), st.integers(0, 99))
+def test_any_graph_is_divided_into_as_many_parts_as_asked_for(
+    n_parts: int, n_clusters: int, seed: int
+) -> None:
+    """Also one of several parts that nothing ties, or of nodes that are tied to nothing."""
+    rng = np.random.default_rng(seed)
+    part = rng.integers(n_parts, size=30)
+    ties = rng.integers(0, 4, (30, 30)) * (part[:, None] == part) * (rng.random((30, 30)) < 0.3)
+    points = rng.normal(size=(30, 2)).astype(np.float32)
+    labels, _ = divide(csr_matrix((ties + ties.T).astype(float)), points, n_clusters, seed)
+    np.testing.assert_array_equal(np.unique(labels), np.arange(n_clusters))
+
+
+def test_communities_that_nothing_ties_are_joined_with_the_closest() -> None:
+    points = np.array([0, 1, 10, 11, 14, 15], np.float32)[:, None]
+    graph = csr_matrix(np.kron(np.eye(3), [[0, 1], [1, 0]]))
+    labels, _ = divide(graph, points, 2)
+    assert adjusted_rand_score(labels, [0, 0, 1, 1, 1, 1]) == 1
+
+
+def test_ties_between_prototypes_are_symmetric_and_count_neighbours_both_ways() -> None:
+    X = np.array([0, 1, 3, 103], np.float32)[:, None]
+    graph = prototype_graph(Space(X, n_neighbors=1)).toarray()
+    np.testing.assert_array_equal(graph, [[0, 2, 0, 0], [2, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
+
+
+@pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "leiden"])
 def test_a_fit_that_starts_from_an_earlier_one_keeps_its_clusters(name: str) -> None:
     X = np.random.default_rng(0).uniform(size=(3000, 4)).astype(np.float32)  # no clusters: any twelve will do
     (parameters,) = ALGORITHMS[name].grid((12,))

@@ -5,7 +5,7 @@ from sklearn.cluster import DBSCAN
 from sklearn.datasets import make_blobs, make_moons
 from sklearn.metrics import adjusted_rand_score
 
-from iv_pipeline.learn import neighbors
+from iv_pipeline.learn import hierarchy, neighbors
 from iv_pipeline.learn.hierarchy import build_hierarchy, extract_dbscan, extract_hdbscan
 from iv_pipeline.learn.neighbors import neighbor_graph
 
@@ -79,3 +79,14 @@ def test_duplicates_and_disconnected_parts_still_make_one_tree() -> None:
     assert hierarchy.linkage.shape == (59, 4)
     assert hierarchy.linkage[-1, 3] == 60
     assert sorted(hierarchy.linkage[-2:, 2]) == [100, 100]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 50])
+def test_a_forest_of_some_neighbours_at_a_time_is_as_short_as_that_of_all(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    X = SHAPES["unequal"].astype(np.float32)
+    graph = neighbor_graph(X, 50)
+    whole = build_hierarchy(X, graph, 10)
+    monkeypatch.setattr(hierarchy, "NEIGHBORS_AT_ONCE", at_once)
+    np.testing.assert_array_equal(build_hierarchy(X, graph, 10).linkage[:, 2], whole.linkage[:, 2])

@@ -12,11 +12,20 @@ from iv_pipeline.learn.clustering.base import (
 )
 from iv_pipeline.learn.clustering.density import DBSCAN, HDBSCAN, NeighborModel
 from iv_pipeline.learn.clustering.kmeans import KMeans, MiniBatchKMeans
+from iv_pipeline.learn.clustering.leiden import Leiden
 from iv_pipeline.learn.clustering.mixture import GaussianMixture, MixtureModel
 
 ALGORITHMS: dict[str, Algorithm] = {
     algorithm.name: algorithm
-    for algorithm in (KMeans(), MiniBatchKMeans(), GaussianMixture(), Agglomerative(), HDBSCAN(), DBSCAN())
+    for algorithm in (
+        KMeans(),
+        MiniBatchKMeans(),
+        GaussianMixture(),
+        Agglomerative(),
+        Leiden(),
+        HDBSCAN(),
+        DBSCAN(),
+    )
 }
 """Every algorithm by its name, in the order in which they are tried."""
 

@@ -258,3 +258,29 @@ def require_rows(space: Space, n_clusters: int) -> None:
             f"{n_clusters} clusters were asked for and only {space.n_rows} rows are usable: lower n_clusters "
             "and naming_budget in the section 'trials' of the configuration"
         )
+
+
+def own_prototypes(space: Space) -> NDArray[np.int32]:
+    """The nearest prototype of each row, shape ``(n_rows,)``."""
+    prototypes, _ = space.prototypes
+    return space.predict(PrototypeModel(prototypes, np.arange(len(prototypes), dtype=np.int32)))[0]
+
+
+def cluster_prototypes_as_before(space: Space, previous: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The cluster of each prototype: that of most of its rows in the earlier fit, or of the nearest prototype.
+
+    A tree or a graph has no start: after an earlier fit prototypes stay in the cluster of their rows.
+    """
+    prototypes, _ = space.prototypes
+    numbers, before = np.unique(previous, return_inverse=True)
+    votes = np.zeros((len(prototypes), len(numbers)), np.int64)
+    np.add.at(votes, (own_prototypes(space), before), 1)
+    votes = votes[:, numbers != NOISE]
+    known = votes.any(axis=1)
+    labels = np.unique(votes[known].argmax(axis=1), return_inverse=True)[1].astype(np.int32)
+    if known.all():
+        return labels
+    of_all = np.empty(len(prototypes), np.int32)
+    of_all[known] = labels
+    of_all[~known], _ = PrototypeModel(prototypes[known], labels).predict(prototypes[~known])
+    return of_all
