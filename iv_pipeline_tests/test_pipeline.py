@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import pickle
 from pathlib import Path
@@ -174,6 +175,32 @@ def test_a_refit_lays_out_anew_what_has_changed_and_what_is_mostly_unknown(
     assert not np.allclose(anew.vectors("vectors").to_array()[40], placed[41])
 
 
+@pytest.mark.parametrize(
+    ("archive", "criterion", "why"),
+    [
+        ("raw_data/veriwild.zip", "predictability", "the pictures themselves predict its clusters"),
+        (None, "identity", "photos of one vehicle fall together"),
+    ],
+)
+def test_a_descriptor_that_is_alone_is_judged_by_the_pictures_or_by_the_vehicles(
+    archive: str | None, criterion: str, why: str, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    pipeline = make_pipeline(
+        descriptors={"vdc_type": "descriptors/vdc_type.pickle"},
+        combinations={},
+        delivery={"archive": archive},
+        trials={"naming_budget": 6, "n_clusters": [6], "representations": ["pca", "umap"]},
+    )
+    assert pipeline.run("prepare").success
+    result = pipeline.materialise(*UP_TO_TRIALS, partition="vdc_type")
+    assert result.success, reasons(result)
+    (winner,) = pipeline.read("clustering_trials", "vdc_type").query("won").to_dict("records")
+    assert winner["criterion"] == criterion
+    assert why in winner["reason"]
+    judges = {"pictures/shape", "pictures/colours"} if archive else set()
+    assert set(json.loads(winner["predicted_by"])) == judges
+
+
 def one_descriptor(make_pipeline: Callable[..., Pipeline], chosen: dict[str, str]) -> Pipeline:
     """A finished pipeline of one descriptor, whose configuration is fixed."""
     pipeline = make_pipeline(
@@ -182,6 +209,9 @@ def one_descriptor(make_pipeline: Callable[..., Pipeline], chosen: dict[str, str
     assert pipeline.run("prepare").success
     assert pipeline.run("full_pipeline", "vdc_type").success
     return pipeline
+
+
+UP_TO_TRIALS = ("init", "statistics", "scaled", "pca", "scaled_pca", "clustering_trials")
 
 
 def deliver_again(pipeline: Pipeline, kept: np.ndarray) -> None:

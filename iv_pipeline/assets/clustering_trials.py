@@ -11,7 +11,7 @@ import pandas as pd
 from iv_pipeline.assets.image_index import VEHICLE, identities_of
 from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
-from iv_pipeline.assets.views import BLOCK, view_of
+from iv_pipeline.assets.views import BLOCK, PICTURES, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.clustering import Space
@@ -91,9 +91,13 @@ def try_all(
     others = [name for name in config.descriptors if name not in blocks]
     # nobody judges itself: without another descriptor, each block judges what the others make without it
     leave_out = not others and len(blocks) > 1
-    judges = blocks if leave_out else others
+    # one that is alone is judged by the pictures, where there are any
+    alone = len(config.descriptors) == 1
+    pictures = [c for c in views.vector_columns if c.startswith(view_of(PICTURES, ""))] if alone else []
+    judges = pictures or [view_of(name) for name in (blocks if leave_out else others)]
     predictors = {
-        name: fit_predictor(views.vectors(view_of(name)).to_array()[usable], config.seed) for name in judges
+        column.removesuffix(view_of("")): fit_predictor(views.vectors(column).to_array()[usable], config.seed)
+        for column in judges
     }
     selection = run_trials(
         _candidates(
@@ -106,8 +110,9 @@ def try_all(
             leave_out=leave_out,
         ),
         Judge(
-            predictors=predictors if others else {},
-            own={} if others else predictors,
+            predictors={} if leave_out else predictors,
+            own=predictors if leave_out else {},
+            witnesses="the pictures themselves" if pictures else "other descriptors",
             identities=identities_of(image_index)[rows[usable]] if VEHICLE in image_index else None,
             naming_budget=config.trials.naming_budget,
             seed=config.seed,

@@ -6,15 +6,22 @@ import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
-from iv_pipeline.config import SCALERS, Settings
+from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn.pca import PCA, Projection, fit_pca
+from iv_pipeline.learn.pictures import picture_views
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.tables import IMAGE_PATH, as_strings, table_from_arrays
 
 BLOCK = "block"
 """Standardised components as many as `embedding.variance` asks for: what is whitened and embedded."""
+
+PICTURES = "pictures"
+"""What stands for a descriptor in the names of their columns."""
+LEAST_READ = 0.5
+"""Of the sample, the share of pictures without which they judge nothing."""
 
 
 @stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True)
@@ -23,7 +30,8 @@ def views(
 ) -> Result:
     """One sample of images in every descriptor, scaled and reduced.
 
-    Read from the delivery, so that no descriptor waits for another.
+    Read from the delivery, so that no descriptor waits for another. Beside a descriptor that is alone, the
+    pictures themselves, if they are there: somebody else has to judge its clusters.
     """
     config = settings.config
     delivery = open_delivery(settings)
@@ -51,6 +59,8 @@ def views(
             columns[view_of(name, kind)] = np.concatenate(vectors)
         kept[name] = maps["standard"]
         context.log.info("views · %s · %d components", name, kept[name].n_components)
+    if len(config.descriptors) == 1:
+        columns |= _pictures(context, delivery, image_index[IMAGE_PATH].iloc[rows].to_list(), config)
     shares = [
         {"descriptor": n, "components": c.n_components, "variance kept": c.explained_variance_ratio.sum()}
         for n, c in kept.items()
@@ -62,6 +72,30 @@ def views(
             "views": dg.MetadataValue.md(pd.DataFrame(shares).round(3).to_markdown(index=False)),
         },
     )
+
+
+def _pictures(
+    context: dg.AssetExecutionContext, delivery: Delivery, paths: list[str], config: PipelineConfig
+) -> dict[str, np.ndarray]:
+    """Shapes and colours of the pictures, reduced; nothing if most of them cannot be read."""
+    archive = delivery.archive()
+    if archive is None:
+        return {}
+    columns = {}
+    for name, vectors in picture_views(paths, archive.read).items():
+        statistics = compute_statistics(ArrayBatches(vectors))
+        if statistics.n_usable < LEAST_READ * len(paths):
+            context.log.warning(
+                "%d of %d pictures of the sample can be read: they cannot judge",
+                statistics.n_usable,
+                len(paths),
+            )
+            return {}
+        standard = fit_scaler("standard", statistics)
+        fitted = fit_pca(statistics, standard, config.pca.variance, config.pca.max_components)
+        columns[view_of(PICTURES, name)] = fitted.transform(vectors)
+        context.log.info("views · %s of the pictures · %d components", name, fitted.n_components)
+    return columns
 
 
 def view_of(descriptor: str, kind: str = "standard") -> str:

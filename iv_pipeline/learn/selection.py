@@ -3,7 +3,8 @@
 Candidates are compared at the *naming budget*, the number of clusters that a person is willing to name. The
 leading criterion is **cross-descriptor predictability**: a cluster that shows something real can be predicted
 from a descriptor that took no part in it, a cluster that is an artefact of one network cannot. Where no other
-descriptor exists, **stability** leads: do clusterings of disjoint parts agree on a third?
+descriptor exists, the pictures themselves judge; where there are none, **identity**: do photos of one vehicle
+fall together? Without identities **stability** leads: do clusterings of disjoint parts agree on a third?
 """
 
 from __future__ import annotations
@@ -212,6 +213,8 @@ class Judge:
         Code of the vehicle of each row, −1 where unknown, shape ``(n_rows,)``; None without identities.
     naming_budget
         Clusters that a person is willing to name: what predictions tell is a share of what so many could.
+    witnesses
+        What the predictors know of the rows, in words.
     seed
         Of the parts that stability is measured on and of the rows for the silhouette.
     """
@@ -220,6 +223,7 @@ class Judge:
     own: Mapping[str, Predictor] = field(default_factory=dict)
     identities: NDArray[np.int64] | None = None
     naming_budget: int = 50
+    witnesses: str = "other descriptors"
     seed: int = 0
 
     def predict(self, labels: NDArray[np.int32]) -> dict[str, float]:
@@ -371,7 +375,7 @@ def run_trials(
         winner = _winner(trials, budget, chosen, before)
         if any(trial is winner for trial in trials[done:]):
             leading = candidate  # only a later candidate can take the lead from it
-    selection = _select(trials, budget, chosen, before)
+    selection = _select(trials, budget, chosen, before, judge.witnesses)
     if leading is None:
         return selection
     return _with_fewer(selection, leading, judge, budget, [k for k in fewer if k < budget])
@@ -443,7 +447,11 @@ def _try(
 
 
 def _select(
-    trials: list[Trial], budget: int, chosen: Mapping[str, Any], before: Mapping[str, Any] | None = None
+    trials: list[Trial],
+    budget: int,
+    chosen: Mapping[str, Any],
+    before: Mapping[str, Any] | None = None,
+    witnesses: str = "other descriptors",
 ) -> Selection:
     """The winner, and for each algorithm that clustered the same vectors the trial that is fitted on all rows."""
     criterion, candidates = _criterion(trials), _eligible(trials, budget, chosen)
@@ -463,13 +471,16 @@ def _select(
             else max(within or trials_of, key=lambda t: _rank(t, criterion))
         )
         best.kept = True
-    reason = _reason(winner, candidates, criterion, budget, chosen)
+    reason = _reason(winner, candidates, criterion, budget, chosen, witnesses)
     return Selection(trials, winner, reason, criterion)
 
 
 def _criterion(trials: Sequence[Trial]) -> str:
-    unjudged = all(np.isnan(trial.scores["predictability"]) for trial in trials)
-    return "stability" if unjudged else "predictability"
+    """What leads: the first that says anything; stability says nothing of embeddings, and so comes last."""
+    for criterion in ("predictability", "identity"):
+        if any(np.isfinite(trial.scores[criterion]) for trial in trials):
+            return criterion
+    return "stability"
 
 
 def _eligible(trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any]) -> list[Trial]:
@@ -523,17 +534,22 @@ def _by_algorithm(trials: Iterable[Trial]) -> dict[str, list[Trial]]:
 
 
 def _reason(
-    winner: Trial, candidates: list[Trial], criterion: str, budget: int, chosen: Mapping[str, Any]
+    winner: Trial,
+    candidates: list[Trial],
+    criterion: str,
+    budget: int,
+    chosen: Mapping[str, Any],
+    witnesses: str,
 ) -> str:
     others = [t for t in candidates if t is not winner and np.isfinite(t.scores[criterion])]
     score = winner.scores[criterion]
     best = max((t.scores[criterion] for t in others), default=-np.inf) <= score or not np.isfinite(score)
-    what = (
-        f"other descriptors predict its clusters {'best' if best else 'almost best'}"
-        if criterion == "predictability"
-        else f"no other descriptor took part, and it agrees {'best' if best else 'almost best'} with itself on "
-        "disjoint parts"
-    )
+    how = "best" if best else "almost best"
+    what = {
+        "predictability": f"{witnesses} predict its clusters {how}",
+        "identity": f"nobody else could judge, and photos of one vehicle fall together {how}",
+        "stability": f"nobody else could judge, and it agrees {how} with itself on disjoint parts",
+    }[criterion]
     if not best:
         what += " and it was chosen before"
     sentence = (

@@ -159,7 +159,9 @@ def test_any_graph_is_divided_into_as_many_parts_as_asked_for(
     part = rng.integers(n_parts, size=30)
     ties = rng.integers(0, 4, (30, 30)) * (part[:, None] == part) * (rng.random((30, 30)) < 0.3)
     points = rng.normal(size=(30, 2)).astype(np.float32)
-    labels, _ = divide(csr_matrix((ties + ties.T).astype(float)), points, n_clusters, seed)
+    graph = csr_matrix((ties + ties.T).astype(float))
+    labels, _ = divide(graph, points, n_clusters, seed)
+    np.testing.assert_array_equal(divide(graph, points, n_clusters, seed)[0], labels)
     np.testing.assert_array_equal(np.unique(labels), np.arange(n_clusters))
 
 

@@ -132,12 +132,29 @@ def test_fewer_clusters_are_tried_of_what_is_judged_by_leaving_blocks_out() -> N
     assert len(found.trials) == 2
 
 
-def test_without_another_descriptor_stability_leads() -> None:
-    _, view, _ = two_views()
+def test_where_nobody_else_can_judge_photos_of_one_vehicle_do_and_then_stability() -> None:
+    truth, view, _ = two_views()
+    vehicles = truth * 100 + np.random.default_rng(0).integers(30, size=len(truth))
+    candidates = [
+        Candidate("standard", "pca", Space(view[:, :6])),
+        Candidate("minmax", "pca", Space(view[:, 6:])),
+    ]
+    chosen = run_trials(candidates, Judge(identities=vehicles), naming_budget=8, algorithms=("kmeans",))
+    assert (chosen.criterion, chosen.winner.scaler) == ("identity", "standard")
+    assert "photos of one vehicle fall together best (identity 0." in chosen.reason
+    nobody = run_trials(candidates, Judge(), naming_budget=8, algorithms=("kmeans",))
+    assert nobody.criterion == "stability"
+    assert "agrees best with itself on disjoint parts (stability" in nobody.reason
+
+
+def test_the_reason_says_who_judged() -> None:
+    _, view, other = two_views()
+    judge = Judge(
+        {"pictures/shape": fit_predictor(other)}, naming_budget=8, witnesses="the pictures themselves"
+    )
     candidates = [Candidate("standard", "pca", Space(view))]
-    chosen = run_trials(candidates, Judge(), naming_budget=8, algorithms=("kmeans",))
-    assert chosen.criterion == "stability"
-    assert np.isnan(chosen.winner.scores["predictability"])
+    chosen = run_trials(candidates, judge, naming_budget=8, algorithms=("kmeans",))
+    assert "the pictures themselves predict its clusters best" in chosen.reason
 
 
 def test_where_every_descriptor_takes_part_each_judges_what_the_others_make_without_it() -> None:

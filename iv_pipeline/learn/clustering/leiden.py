@@ -7,11 +7,12 @@ assigned as those of the fit are.
 
 from __future__ import annotations
 
+import random
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.cluster.hierarchy import cut_tree
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, triu
 from scipy.spatial.distance import cdist
 
 from iv_pipeline.learn.clustering.base import (
@@ -33,8 +34,12 @@ GRAPH_NEIGHBORS = 15
 FINER = 1.5
 """Factor of the resolution from one attempt to the next, until there are as many communities as asked for."""
 
+ROUNDS = 4
+"""Of Leiden, each of which starts from the communities of the one before."""
 UNTIED = 1e-6
 """Weight that holds together what no neighbours do, so that communities can be joined to any number."""
+
+_ONE_AT_A_TIME = Lock()
 
 
 class Leiden:
@@ -108,34 +113,51 @@ def divide(
     resolution
         Of the modularity.
     """
-    from sknetwork.clustering import Leiden as Estimator
-
     resolution = 1.0
-    while True:
-        labels = Estimator(resolution=resolution, random_state=seed).fit_predict(graph)
-        if labels.max() + 1 >= n_clusters:
-            break
+    while (labels := _communities(graph, resolution, seed)).max() + 1 < n_clusters:
         resolution *= FINER
-    if labels.max() + 1 > n_clusters:
-        labels = _joined(graph, points, labels, n_clusters)
-    return labels.astype(np.int32), resolution
+    return _joined(graph, points, labels, n_clusters), resolution
+
+
+def _communities(graph: csr_matrix, resolution: float, seed: int) -> NDArray[np.int32]:
+    import igraph
+
+    edges = triu(graph).tocoo()
+    network = igraph.Graph(n=graph.shape[0], edges=np.column_stack([edges.row, edges.col]))
+    with _ONE_AT_A_TIME:  # it has one source of random numbers
+        igraph.set_random_number_generator(random.Random(seed))  # noqa: S311  (a layout, no secret)
+        found = network.community_leiden(
+            objective_function="modularity",
+            weights=edges.data.tolist(),
+            resolution=resolution,
+            n_iterations=ROUNDS,
+        )
+    return np.array(found.membership, np.int32)
 
 
 def _joined(
-    graph: csr_matrix, points: NDArray[np.float32], labels: NDArray[np.int64], n_clusters: int
+    graph: csr_matrix, points: NDArray[np.float32], labels: NDArray[np.int32], n_clusters: int
 ) -> NDArray[np.int32]:
     """Communities joined until `n_clusters` are left.
 
     Those come first that have the most ties for what they could have; those that nothing ties come last, the
     closest of them first.
     """
-    from sknetwork.hierarchy import Paris
-
     member = csr_matrix((np.ones(len(labels)), (np.arange(len(labels)), labels)))
     ties = (member.T @ graph @ member).toarray()
     apart = cdist(*2 * [member.T @ points / member.sum(axis=0).T])
     weight = ties.sum(axis=1) + UNTIED
     ties += UNTIED * np.outer(weight, weight) / (weight.sum() * (1 + apart / (apart.max() or 1)))
-    tree = Paris().fit_predict(ties)  # cut by the order of its merges: many may be equally high
-    joined: NDArray[np.int32] = cut_tree(tree, n_clusters)[labels, 0].astype(np.int32)
+    number = np.arange(len(ties))
+    while len(ties) > n_clusters:
+        nearness = ties / np.outer(weight, weight)
+        np.fill_diagonal(nearness, -1)
+        kept, gone = sorted(np.unravel_index(nearness.argmax(), nearness.shape))
+        ties[kept] += ties[gone]
+        ties[:, kept] += ties[:, gone]
+        ties = np.delete(np.delete(ties, gone, 0), gone, 1)
+        weight[kept] += weight[gone]
+        weight = np.delete(weight, gone)
+        number = np.where(number == gone, kept, number - (number > gone))
+    joined: NDArray[np.int32] = number[labels].astype(np.int32)
     return joined
