@@ -13,7 +13,9 @@ from iv_pipeline.report.page import ReportData, render_report
     group="results",
     kinds=("html",),
     partitioned=False,
-    ins=dict.fromkeys(("clustering_trials", "cluster_profiles", "final", "projection"), PARTIAL),
+    ins=dict.fromkeys(
+        ("clustering_trials", "cluster_profiles", "final", "projection", "evaluation"), PARTIAL
+    ),
 )
 def report(
     context: dg.AssetExecutionContext,
@@ -25,6 +27,8 @@ def report(
     cluster_profiles: dict[str, pd.DataFrame],
     final: dict[str, pd.DataFrame],
     projection: dict[str, pd.DataFrame],
+    evaluation: dict[str, pd.DataFrame],
+    crossings: pd.DataFrame,
 ) -> Result:
     """One self-contained HTML page: the verdict, the clusters with their pictures, the outliers."""
     data = ReportData(
@@ -35,6 +39,8 @@ def report(
         profiles=cluster_profiles,
         final=final,
         projection=projection,
+        evaluation=evaluation,
+        crossings=crossings,
         archive=open_delivery(settings).archive(),
     )
     page = render_report(data)

@@ -10,11 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from iv_pipeline.report.sections import (
     MAX_CARDS,
+    cross_tables,
     describe_descriptor,
     describe_quality,
     frequent_reasons,
     heat_maps,
     outlier_cards,
+    single_descriptors,
 )
 from iv_pipeline.report.verdict import judge, summary_table
 
@@ -42,6 +44,10 @@ class ReportData:
         All images, most suspicious first.
     trials, profiles, final, projection
         Frames of the stages `clustering_trials`, `cluster_profiles`, `final` and `projection`, by descriptor.
+    evaluation
+        Frames of that stage by descriptor; empty where there are no labels.
+    crossings
+        How clusters of one descriptor cross with those of another.
     archive
         The delivery's images; None where there are only descriptors.
     """
@@ -53,6 +59,8 @@ class ReportData:
     profiles: dict[str, pd.DataFrame] = field(default_factory=dict)
     final: dict[str, pd.DataFrame] = field(default_factory=dict)
     projection: dict[str, pd.DataFrame] = field(default_factory=dict)
+    evaluation: dict[str, pd.DataFrame] = field(default_factory=dict)
+    crossings: pd.DataFrame | None = None
     archive: ImageArchive | None = None
 
     @property
@@ -84,6 +92,7 @@ def render_report(data: ReportData) -> str:
         reasons=frequent_reasons(data.outliers),
         between=between,
         within=within,
+        crossed=cross_tables(data.crossings, single_descriptors(data.summary), data.profiles, data.final),
         quality=describe_quality(data.final, data.outliers["image_path"], data.archive),
         has_archive=data.archive is not None,
     )
@@ -99,6 +108,7 @@ def _sections(data: ReportData) -> list[DescriptorSection]:
             data.profiles.get(name),
             data.final.get(name),
             data.projection.get(name),
+            data.evaluation.get(name),
             SHEETS_BYTES // max(n_sheets, 1),
         )
         for i, name in enumerate(data.descriptors, start=1)

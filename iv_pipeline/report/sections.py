@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from iv_pipeline.report import plots
 from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from iv_pipeline.storage.archive import ImageArchive
 
@@ -25,6 +26,8 @@ MAX_OUTLIERS = 40
 MAX_REASONS = 12
 MAX_TRIALS = 12
 MAX_PATHS = 20
+MAX_CROSSED = 12
+"""Clusters of a descriptor that a cross table shows, the largest ones."""
 
 _SWATCHES = {
     "white": "#f4f4f2",
@@ -85,6 +88,26 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How right labelling is on unseen images, for what a person did."""
+
+    work: str
+    images: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class CrossTable:
+    """Of each cluster of one descriptor, the shares that fall into those of another; rows and columns by size."""
+
+    first: str
+    second: str
+    rows: list[str]
+    columns: list[str]
+    cells: list[list[float]]
+
+
+@dataclass(frozen=True)
 class DescriptorSection:
     """All that is known of one descriptor; a part whose stage has not run is empty."""
 
@@ -96,6 +119,9 @@ class DescriptorSection:
     map_uri: str
     curve_uri: str
     dark_curve_uri: str
+    effort_uri: str
+    dark_effort_uri: str
+    effort: list[Effort]
     criterion: str
     trials: list[dict[str, Any]]
     bars: list[Bar]
@@ -146,6 +172,7 @@ def describe_descriptor(
     profiles: pd.DataFrame | None,
     final: pd.DataFrame | None,
     projection: pd.DataFrame | None,
+    evaluation: pd.DataFrame | None,
     sheet_bytes: int,
 ) -> DescriptorSection:
     """Maps, curves and cards of one descriptor from the stages that there are.
@@ -156,7 +183,7 @@ def describe_descriptor(
         Start of the section's anchors in the page.
     name
         Of the descriptor.
-    trials, profiles, final, projection
+    trials, profiles, final, projection, evaluation
         Frames of its stages, None where a stage has not run.
     sheet_bytes
         What each contact sheet keeps to.
@@ -173,6 +200,9 @@ def describe_descriptor(
         map_uri=_map(final, projection),
         curve_uri=_curve(trials, dark=False),
         dark_curve_uri=_curve(trials, dark=True),
+        effort_uri=_effort_curve(evaluation, dark=False),
+        dark_effort_uri=_effort_curve(evaluation, dark=True),
+        effort=_effort(evaluation),
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),
         bars=_bars(sizes),
@@ -212,6 +242,33 @@ def _map(final: pd.DataFrame | None, projection: pd.DataFrame | None) -> str:
 
 def _curve(trials: pd.DataFrame | None, *, dark: bool) -> str:
     return "" if trials is None or trials.empty else data_uri(plots.selection_curve(trials, dark=dark))
+
+
+def _effort_curve(evaluation: pd.DataFrame | None, *, dark: bool) -> str:
+    if evaluation is None or evaluation.empty:
+        return ""
+    return data_uri(plots.effort_curve(evaluation, dark=dark))
+
+
+def _effort(evaluation: pd.DataFrame | None) -> list[Effort]:
+    """All clusters named, by more and more of their images; every label there is; as many images at random."""
+    if evaluation is None or evaluation.empty:
+        return []
+    clusters = evaluation[evaluation["strategy"] == "clusters"]
+    all_named = clusters[clusters["clusters_named"] == clusters["clusters_named"].max()]
+    random = evaluation[evaluation["strategy"] == "random"].set_index("images")["accuracy"]
+    rows = []
+    for row in all_named.sort_values("exemplars").to_dict("records"):
+        n, images = int(row["exemplars"]), int(row["images"])
+        work = f"name every cluster by {n} of its images" if n > 1 else "name every cluster by one image"
+        rows.append(Effort(work, images, number(row["accuracy"])))
+        if images in random.index:
+            rows.append(Effort("label as many images at random instead", images, number(random[images])))
+    every = evaluation[evaluation["strategy"] == "every label"].to_dict("records")
+    return rows + [
+        Effort("name every cluster by all labels of the fit", int(row["images"]), number(row["accuracy"]))
+        for row in every
+    ]
 
 
 def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:
@@ -272,6 +329,62 @@ def heat_maps(comparison: pd.DataFrame) -> tuple[HeatMap | None, list[HeatMap]]:
 def _heat_map(pairs: pd.DataFrame, title: str, shows_title: bool) -> HeatMap:
     table = square(pairs, "adjusted_mutual_information")
     return HeatMap(title, shows_title, [str(name) for name in table.columns], table.to_numpy(float).tolist())
+
+
+def single_descriptors(summary: pd.DataFrame) -> list[str]:
+    """Those that combine no others, best first."""
+    combined = summary["combining_gain"].notna() if "combining_gain" in summary else False
+    return summary.loc[~pd.Series(combined, summary.index), "descriptor"].map(str).to_list()
+
+
+def cross_tables(
+    crossings: pd.DataFrame | None,
+    descriptors: Sequence[str],
+    profiles: Mapping[str, pd.DataFrame],
+    final: Mapping[str, pd.DataFrame],
+) -> list[CrossTable]:
+    """How the largest clusters of each of `descriptors` cross with those of each after it, by their names."""
+    if crossings is None or crossings.empty:
+        return []
+    tables = []
+    for first, second in combinations(descriptors, 2):
+        pairs = crossings[(crossings["first"] == first) & (crossings["second"] == second)]
+        if pairs.empty:
+            continue
+        share = pairs.pivot_table(index="cluster", columns="other_cluster", values="share", fill_value=0)
+        rows, columns = (_largest(pairs, column) for column in ("cluster", "other_cluster"))
+        cells = share.loc[rows, columns].to_numpy(float).tolist()
+        tables.append(
+            CrossTable(
+                first,
+                second,
+                _named(rows, first, profiles, final),
+                _named(columns, second, profiles, final),
+                cells,
+            )
+        )
+    return tables
+
+
+def _largest(pairs: pd.DataFrame, column: str) -> list[int]:
+    return [int(number) for number in pairs.groupby(column)["images"].sum().nlargest(MAX_CROSSED).index]
+
+
+def _named(
+    clusters: Sequence[int],
+    descriptor: str,
+    profiles: Mapping[str, pd.DataFrame],
+    final: Mapping[str, pd.DataFrame],
+) -> list[str]:
+    """Number and name of clusters, as far as they have one."""
+    names: dict[int, str] = {}
+    for frame, column in ((profiles.get(descriptor), "proposed_name"), (final.get(descriptor), "name")):
+        if frame is not None:
+            of = frame.drop_duplicates("cluster")
+            names |= {
+                int(c): text(name) for c, name in zip(of["cluster"], of[column], strict=True) if text(name)
+            }
+    return [f"{cluster} {names.get(cluster, '')}".strip() for cluster in clusters]
 
 
 def outlier_cards(outliers: pd.DataFrame, archive: ImageArchive | None) -> list[OutlierCard]:

@@ -57,7 +57,7 @@ class Column:
 
     name: str
     title: str
-    style: Literal["score", "count", "percent"] = "score"
+    style: Literal["score", "count", "percent", "ratio"] = "score"
     better: Literal["max", "min", ""] = ""
     meaning: str = ""
 
@@ -79,6 +79,13 @@ COLUMNS = (
         better="max",
         meaning="Predictability whichever descriptors judged: no descriptor judges itself, so each is judged by "
         "another panel, and what the panel gives to all is taken out. This score ranks the descriptors.",
+    ),
+    Column(
+        "combining_gain",
+        "Combining",
+        style="ratio",
+        meaning="Of combinations: how many times better other descriptors predict the clusters than those of the "
+        "best descriptor that takes part, judge by judge. Above 1 combining helped.",
     ),
     Column(
         "predictability",
