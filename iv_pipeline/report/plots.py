@@ -190,8 +190,8 @@ def effort_curve(points: pd.DataFrame, *, dark: bool = False) -> bytes:
     random = points[points["strategy"] == "random"]
     axes.plot(random["images"], 100 * random["accuracy"], "--", color=ink, label="as many images at random")
     axes.set(xscale="log", xlabel="images looked at (log scale)", ylabel="unseen images right, %")
-    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 2}  # the curves fill the rest
-    axes.legend(frameon=False, fontsize=7.5, labelcolor=ink, **above)
+    # above: the curves fill the rest
+    axes.legend(frameon=False, fontsize=7.5, labelcolor=ink, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _png(figure)
 
 

@@ -256,6 +256,45 @@ def test_each_cluster_has_a_card_with_its_picture_and_what_is_known(page: Page) 
     assert sum("Contact sheet" in (image["alt"] or "") for image in page.all("img")) == 8
 
 
+def test_what_naming_is_worth_is_told_where_there_are_labels(page: Page) -> None:
+    assert "What naming its clusters is worth" not in page.text
+    rows = [
+        ("clusters", 2, 1, 2, 0.5),
+        ("clusters", 4, 1, 4, 0.7),
+        ("clusters", 4, 3, 12, 0.75),
+        ("random", 0, 0, 4, 0.6),
+        ("every label", 4, 0, 56, 0.8),
+    ]
+    curve = pd.DataFrame(rows, columns=["strategy", "clusters_named", "exemplars", "images", "accuracy"])
+    text = parse(render_report(dataclasses.replace(make(), evaluation={"type": curve}))).text
+    assert text.count("What naming its clusters is worth") == 1
+    told = text[text.index("What a person does") :]
+    assert "name every cluster by one image 4 70 %" in told
+    assert "label as many images at random instead 4 60 %" in told
+    assert "name every cluster by 3 of its images 12 75 %" in told
+    assert "name every cluster by all labels of the fit 56 80 %" in told
+    assert " 2 50 %" not in told
+
+
+def test_clusters_of_descriptors_are_crossed_by_name_but_not_those_of_combinations() -> None:
+    data = make(descriptors=("type+color", "type", "color"))
+    data.summary["combining_gain"] = [1.1, np.nan, np.nan]
+    pairs = [
+        ("type", 0, "color", 2, 30, 0.75),
+        ("type", 0, "color", 1, 10, 0.25),
+        ("type", 1, "color", 1, 9, 1.0),
+    ]
+    pairs += [("color", 2, "type", 0, 30, 1.0), ("type+color", 0, "type", 0, 20, 1.0)]
+    columns = ["first", "cluster", "second", "other_cluster", "images", "share"]
+    crossed = dataclasses.replace(data, crossings=pd.DataFrame(pairs, columns=columns))
+    page = parse(render_report(crossed))
+    assert [text for tag, text in page.texts if tag == "summary" and "×" in text] == ["type × color"]
+    told = page.text[page.text.index("a row, the share in each cluster of color") :]
+    assert "2 van 1 bus 0 white sedan 75 % 25 % 1 bus 100 %" in told
+    assert "Combining" in page.text
+    assert "1.10" in page.text
+
+
 def test_a_name_that_a_person_gave_stands_before_the_proposed_one() -> None:
     data = make()
     data.final["type"].loc[data.final["type"]["cluster"] == 1, "name"] = "city bus"
@@ -272,6 +311,8 @@ def test_whatever_names_and_paths_hold_stays_text(as_csv: bool) -> None:
     data.profiles["b"]["majority_label"] = data.final["b"]["status"] = f"unusable: {HOSTILE}"
     data.summary["reason"] = data.summary["scaler"] = data.summary["algorithm"] = HOSTILE
     data.trials["b"]["algorithm"] = data.comparison["second"] = HOSTILE
+    crossings = pd.DataFrame({"first": [HOSTILE], "cluster": 0, "second": "b", "other_cluster": 0})
+    data = dataclasses.replace(data, crossings=crossings.assign(images=5, share=1.0))
     page = parse(render_report(through_csv(data) if as_csv else data))
     tags = {tag for tag, _ in page.elements}
     assert "script" not in tags
