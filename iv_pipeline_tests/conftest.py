@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+    from playwright.sync_api import Browser, Page
 
 N_IMAGES = 160
 PARTITIONS = ("vdc_type", "vdc_color", "vdc_type+vdc_color")
@@ -51,10 +52,21 @@ TRAFFIC_CAMERA = REPOSITORY.parent / "shared" / "deliveries" / "traffic-camera" 
 """A real delivery beside the repository; tests that need it are skipped without it."""
 
 
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that start Dagster's daemon, or a browser, can be left out: `-m "not daemon and not browser"`."""
     config.addinivalue_line("markers", "daemon: starts Dagster's daemon, which takes half a minute")
-    config.addinivalue_line("markers", "browser: opens Dagster's UI in a browser")
+    config.addinivalue_line("markers", "browser: opens Dagster's UI or the report in a browser")
 
 
 @dataclass(frozen=True)
@@ -260,3 +272,42 @@ def again(finished: Finished, make_pipeline: Callable[..., Pipeline]) -> Callabl
         return pipeline
 
     return make
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page in a browser, and what the browser complained of."""
+
+    page: Page
+    errors: list[str]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless browser; tests that need it are skipped where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next((found for name in names if (found := shutil.which(name))), None)
+    if executable is None:
+        pytest.skip(f"no browser on the PATH: none of {', '.join(names)}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browse(chromium: Browser) -> Iterator[Callable[..., Visit]]:
+    """Opens empty pages, which are closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def open_page(**options: Any) -> Visit:
+            page = chromium.new_page(**options)
+            stack.callback(page.close)
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+            return Visit(page, errors)
+
+        yield open_page

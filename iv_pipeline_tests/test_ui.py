@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,18 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Page
+    from iv_pipeline_tests.conftest import Visit
 
 DESCRIPTORS = ("vdc_type", "vdc_color")
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HASTY_DAEMON = """
 import dagster._daemon.controller as controller
 from dagster._daemon.cli import main
@@ -150,30 +140,9 @@ def test_the_summary_comes_after_every_descriptor(ui: UI) -> None:
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass
-class Visit:
-    """A page of the UI, and what the browser complained of."""
-
-    page: Page
-    errors: list[str]
-
-
 @pytest.fixture
-def visit(ui: UI) -> Iterator[Visit]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next((found for name in names if (found := shutil.which(name))), None)
-    if executable is None:
-        pytest.skip(f"no browser on the PATH: none of {', '.join(names)}")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        page = browser.new_page(base_url=ui.address, viewport={"width": 1600, "height": 1000})
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-        yield Visit(page, errors)
-        browser.close()
+def visit(ui: UI, browse: Callable[..., Visit]) -> Visit:
+    return browse(base_url=ui.address, viewport={"width": 1600, "height": 1000})
 
 
 @pytest.mark.browser

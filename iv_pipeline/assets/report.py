@@ -4,6 +4,7 @@ import dagster as dg
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.final import given_names
 from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.report.page import ReportData, render_report
@@ -40,6 +41,7 @@ def report(
         final=final,
         projection=projection,
         evaluation=evaluation,
+        names={name: given_names(settings, name) for name in final},
         crossings=crossings,
         archive=open_delivery(settings).archive(),
     )

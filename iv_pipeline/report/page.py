@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import importlib.resources
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from iv_pipeline.report.sections import (
     MAX_CARDS,
@@ -46,6 +50,8 @@ class ReportData:
         Frames of the stages `clustering_trials`, `cluster_profiles`, `final` and `projection`, by descriptor.
     evaluation
         Frames of that stage by descriptor; empty where there are no labels.
+    names
+        Names that people gave to clusters, by descriptor; also of clusters that are gone.
     crossings
         How clusters of one descriptor cross with those of another.
     archive
@@ -60,6 +66,7 @@ class ReportData:
     final: dict[str, pd.DataFrame] = field(default_factory=dict)
     projection: dict[str, pd.DataFrame] = field(default_factory=dict)
     evaluation: dict[str, pd.DataFrame] = field(default_factory=dict)
+    names: dict[str, dict[int, str]] = field(default_factory=dict)
     crossings: pd.DataFrame | None = None
     archive: ImageArchive | None = None
 
@@ -71,7 +78,7 @@ class ReportData:
 
 
 def render_report(data: ReportData) -> str:
-    """The whole page: HTML without scripts, its style and pictures inside.
+    """The whole page: HTML with its style, script and pictures inside; it fetches nothing.
 
     Its size is bounded by the numbers of descriptors and clusters; it does not grow with the number of images.
     """
@@ -79,8 +86,11 @@ def render_report(data: ReportData) -> str:
     columns, rows = summary_table(data.summary)
     between, within = heat_maps(data.comparison)
     best = data.final.get(sections[0].name) if sections else None
-    page = _environment().get_template("page.html")
-    return page.render(
+    environment = _environment()
+    script = _script()
+    return environment.get_template("page.html").render(
+        script=Markup(script),  # noqa: S704  (the package's own file)
+        script_hash=_hash_of(script),
         verdict=judge(data.summary),
         n_images=len(data.outliers),
         n_flagged=None if best is None else int(best["is_outlier"].sum()),
@@ -109,10 +119,20 @@ def _sections(data: ReportData) -> list[DescriptorSection]:
             data.final.get(name),
             data.projection.get(name),
             data.evaluation.get(name),
+            data.names.get(name, {}),
             SHEETS_BYTES // max(n_sheets, 1),
         )
         for i, name in enumerate(data.descriptors, start=1)
     ]
+
+
+def _script() -> str:
+    return importlib.resources.files("iv_pipeline.report").joinpath("page.js").read_text(encoding="utf-8")
+
+
+def _hash_of(script: str) -> str:
+    """By which the page's policy knows its own script; whatever else calls itself one is not run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _environment() -> Environment:

@@ -63,6 +63,7 @@ class ClusterCard:
     cluster: int
     ink: str
     name: str
+    given: str
     proposed: str
     size: int
     share: float
@@ -126,6 +127,7 @@ class DescriptorSection:
     trials: list[dict[str, Any]]
     bars: list[Bar]
     cards: list[ClusterCard]
+    names_elsewhere: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,7 @@ def describe_descriptor(
     final: pd.DataFrame | None,
     projection: pd.DataFrame | None,
     evaluation: pd.DataFrame | None,
+    given: Mapping[int, str],
     sheet_bytes: int,
 ) -> DescriptorSection:
     """Maps, curves and cards of one descriptor from the stages that there are.
@@ -185,12 +188,15 @@ def describe_descriptor(
         Of the descriptor.
     trials, profiles, final, projection, evaluation
         Frames of its stages, None where a stage has not run.
+    given
+        Names that people gave to its clusters.
     sheet_bytes
         What each contact sheet keeps to.
     """
     won = trials[trials["won"].astype(bool)] if trials is not None else None
     sizes = _sizes(final, profiles)
-    names = {} if final is None else final.drop_duplicates("cluster").set_index("cluster")["name"].to_dict()
+    cards = [] if profiles is None else _cards(profiles, given, sheet_bytes)
+    shown = {card.cluster for card in cards}
     return DescriptorSection(
         key=key,
         name=name,
@@ -206,7 +212,8 @@ def describe_descriptor(
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),
         bars=_bars(sizes),
-        cards=[] if profiles is None else _cards(profiles, names, sheet_bytes),
+        cards=cards,
+        names_elsewhere={cluster: name for cluster, name in given.items() if cluster not in shown},
     )
 
 
@@ -281,18 +288,15 @@ def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:
     return best.reindex(columns=columns).to_dict("records")  # type: ignore[return-value]
 
 
-def _cards(profiles: pd.DataFrame, names: Mapping[Any, object], sheet_bytes: int) -> list[ClusterCard]:
+def _cards(profiles: pd.DataFrame, given: Mapping[int, str], sheet_bytes: int) -> list[ClusterCard]:
     shown = profiles.sort_values(["size", "cluster"], ascending=[False, True]).head(MAX_CARDS)
     known = set(shown["cluster"].astype(int))
-    return [_card(row, names, known, sheet_bytes) for row in shown.to_dict("records")]
+    return [_card(row, given, known, sheet_bytes) for row in shown.to_dict("records")]
 
 
-def _card(
-    row: Mapping[Any, Any], names: Mapping[Any, object], known: set[int], sheet_bytes: int
-) -> ClusterCard:
+def _card(row: Mapping[Any, Any], given: Mapping[int, str], known: set[int], sheet_bytes: int) -> ClusterCard:
     cluster = int(row["cluster"])
     proposed = text(row["proposed_name"])
-    name = text(names.get(cluster)) or proposed
     color = text(row["color"])
     nearest = number(row["nearest_cluster"])
     # a cluster of which no image could be read has no brightness, and a sheet of empty tiles
@@ -300,8 +304,9 @@ def _card(
     return ClusterCard(
         cluster=cluster,
         ink=plots.cluster_color(cluster),
-        name=name,
-        proposed=proposed if proposed != name else "",
+        name=given.get(cluster) or proposed,
+        given=given.get(cluster, ""),
+        proposed=proposed,
         size=int(row["size"]),
         share=number(row["share"]),
         color=color,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import io
 import itertools
 import re
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HOSTILE = "\"><script>alert('1')</script>&amp;{{ 7 * 7 }}"
-VOID = {"meta", "img", "br", "source"}
+VOID = {"meta", "img", "br", "source", "input"}
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(text for tag, text in self.texts if tag != "style").split())
+        return " ".join(" ".join(text for tag, text in self.texts if tag not in {"style", "script"}).split())
 
 
 def parse(html: str) -> Page:
@@ -214,10 +216,14 @@ def test_the_page_opens_with_which_descriptor_labels_best_and_why(page: Page) ->
     assert facts in page.text
 
 
-def test_the_page_fetches_nothing_and_runs_nothing(page: Page) -> None:
+def test_the_page_fetches_nothing_and_runs_nothing_but_its_own_script(page: Page) -> None:
     policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    assert not page.all("script")
+    (script,) = (text for tag, text in page.texts if tag == "script")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    )
+    assert page.all("script") == [{}]
     assert not page.all("link")
     assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
     sources = [image["src"] for image in page.all("img")] + [s["srcset"] for s in page.all("source")]
@@ -297,10 +303,16 @@ def test_clusters_of_descriptors_are_crossed_by_name_but_not_those_of_combinatio
 
 def test_a_name_that_a_person_gave_stands_before_the_proposed_one() -> None:
     data = make()
-    data.final["type"].loc[data.final["type"]["cluster"] == 1, "name"] = "city bus"
-    text = parse(render_report(data)).text
-    assert "Cluster 1 city bus" in text
-    assert "Proposed name: bus." in text
+    page = parse(render_report(dataclasses.replace(data, names={"type": {1: "city bus", 99: "gone"}})))
+    assert "Cluster 1 city bus" in page.text
+    assert "Proposed name: bus." in page.text
+    fields = [a for a in page.all("input") if a["data-cluster"] == "1"]
+    assert [(a["value"], a["placeholder"]) for a in fields] == [("city bus", "bus"), ("", "bus")]
+    tools = [a for a in page.all("div") if "data-file" in a]
+    assert [(a["data-file"], a["data-elsewhere"]) for a in tools] == [
+        ("type.csv", '{"99": "gone"}'),
+        ("color.csv", "{}"),
+    ]
 
 
 @pytest.mark.parametrize("as_csv", [False, True])
@@ -313,9 +325,9 @@ def test_whatever_names_and_paths_hold_stays_text(as_csv: bool) -> None:
     data.trials["b"]["algorithm"] = data.comparison["second"] = HOSTILE
     crossings = pd.DataFrame({"first": [HOSTILE], "cluster": 0, "second": "b", "other_cluster": 0})
     data = dataclasses.replace(data, crossings=crossings.assign(images=5, share=1.0))
+    data = dataclasses.replace(data, names={"b": {0: HOSTILE, 7: HOSTILE + "'"}})
     page = parse(render_report(through_csv(data) if as_csv else data))
-    tags = {tag for tag, _ in page.elements}
-    assert "script" not in tags
+    assert len(page.all("script")) == 1
     assert page.text.count(HOSTILE) > 30
     assert "49" not in page.text.replace(HOSTILE, "")
     assert not any(name.startswith(("on", "alert", '"')) for _, a in page.elements for name in a)
