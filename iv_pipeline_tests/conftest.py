@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 N_IMAGES = 160
 PARTITIONS = ("vdc_type", "vdc_color", "vdc_type+vdc_color")
@@ -282,9 +282,12 @@ class Visit:
     errors: list[str]
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """A headless browser; tests that need it are skipped where there is none."""
+@pytest.fixture
+def browse() -> Iterator[Callable[..., Visit]]:
+    """Opens empty pages in a headless browser; tests that need one are skipped where there is none.
+
+    A browser for each test: Playwright's event loop, while there is one, keeps others from running.
+    """
     names = ("chromium", "chromium-browser", "google-chrome")
     executable = next((found for name in names if (found := shutil.which(name))), None)
     if executable is None:
@@ -293,21 +296,13 @@ def chromium() -> Iterator[Browser]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def browse(chromium: Browser) -> Iterator[Callable[..., Visit]]:
-    """Opens empty pages, which are closed after the test."""
-    with contextlib.ExitStack() as stack:
 
         def open_page(**options: Any) -> Visit:
-            page = chromium.new_page(**options)
-            stack.callback(page.close)
+            page = browser.new_page(**options)
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
             return Visit(page, errors)
 
         yield open_page
+        browser.close()
