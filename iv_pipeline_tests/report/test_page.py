@@ -308,7 +308,7 @@ def test_a_name_that_a_person_gave_stands_before_the_proposed_one() -> None:
     assert "Proposed name: bus." in page.text
     fields = [a for a in page.all("input") if a["data-cluster"] == "1"]
     assert [(a["value"], a["placeholder"]) for a in fields] == [("city bus", "bus"), ("", "bus")]
-    tools = [a for a in page.all("div") if "data-file" in a]
+    tools = [a for a in page.all("p") if "data-file" in a]
     assert [(a["data-file"], a["data-elsewhere"]) for a in tools] == [
         ("type.csv", '{"99": "gone"}'),
         ("color.csv", "{}"),
