@@ -134,6 +134,13 @@ def test_leiden_finds_just_as_many_communities_as_are_asked_for(n_clusters: int)
     assert len(np.unique(found.labels)) == found.n_clusters == n_clusters
 
 
+def test_rows_in_one_place_do_not_cost_leiden_a_community() -> None:
+    X, _ = blobs(400, 12)
+    found = ALGORITHMS["leiden"].fit(Space(np.vstack([X, X[:150], X[:50]])), {"n_clusters": 20})
+    assert found.n_clusters == len(np.unique(found.labels)) == 20
+    np.testing.assert_array_equal(found.labels[400:550], found.labels[:150])
+
+
 def test_leiden_follows_neighbours_where_k_means_cuts_through() -> None:
     X, truth = datasets.make_moons(1500, noise=0.06, random_state=0)
     X = X.astype(np.float32)
@@ -174,7 +181,7 @@ def test_communities_that_nothing_ties_are_joined_with_the_closest() -> None:
 
 def test_ties_between_prototypes_are_symmetric_and_count_neighbours_both_ways() -> None:
     X = np.array([0, 1, 3, 103], np.float32)[:, None]
-    graph = prototype_graph(Space(X, n_neighbors=1)).toarray()
+    graph = prototype_graph(Space(X, n_neighbors=1), np.arange(4)).toarray()
     np.testing.assert_array_equal(graph, [[0, 2, 0, 0], [2, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
 
 

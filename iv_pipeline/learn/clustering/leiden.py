@@ -56,11 +56,15 @@ class Leiden:
         n_clusters = parameters["n_clusters"]
         require_rows(space, n_clusters)
         prototypes, _ = space.prototypes
+        own = own_prototypes(space)
+        used = np.unique(own)  # of prototypes in one place the first has all the rows
         resolution = np.nan
         if space.previous is not None and space.start(n_clusters) is not None:
             of_prototypes = cluster_prototypes_as_before(space, space.previous)
         else:
-            of_prototypes, resolution = divide(prototype_graph(space), prototypes, n_clusters, space.seed)
+            graph = prototype_graph(space, np.searchsorted(used, own))
+            prototypes = prototypes[used]
+            of_prototypes, resolution = divide(graph, prototypes, min(n_clusters, len(used)), space.seed)
         model = PrototypeModel(prototypes, of_prototypes)
         labels, confidence = space.predict(model)
         resolved = {"n_clusters": n_clusters, "n_prototypes": len(prototypes)}
@@ -69,8 +73,15 @@ class Leiden:
         return Clustering(labels, confidence, resolved, model)
 
 
-def prototype_graph(space: Space) -> csr_matrix:
+def prototype_graph(space: Space, own: NDArray[np.integer[Any]]) -> csr_matrix:
     """How many rows of one prototype have a row of another among their neighbours, or the other way round.
+
+    Parameters
+    ----------
+    space
+        The rows and their neighbours.
+    own
+        The prototype of each row, shape ``(n_rows,)``; each has a row.
 
     Returns
     -------
@@ -78,8 +89,7 @@ def prototype_graph(space: Space) -> csr_matrix:
         Symmetric, shape ``(n_prototypes, n_prototypes)``, float64; what ties rows of one
         prototype is on the diagonal.
     """
-    n = len(space.prototypes[0])
-    own = own_prototypes(space)
+    n = int(own.max()) + 1
     ties = csr_matrix((n, n), dtype=np.float64)
     for neighbor in range(min(GRAPH_NEIGHBORS, space.graph.n_neighbors)):  # never all edges at once
         pairs = (own, own[space.graph.indices[:, neighbor]])
