@@ -139,6 +139,41 @@ def decode(data: bytes, side: int = GRID) -> tuple[NDArray[np.uint8], tuple[int,
     return np.asarray(small), size
 
 
+def decode_all(
+    paths: Sequence[str], read: Callable[[str], bytes], side: int = GRID
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], list[str | None]]:
+    """Decode images onto square grids; one that cannot be read or decoded is reported, never raised.
+
+    Parameters
+    ----------
+    paths
+        Paths of the images.
+    read
+        Takes a path, returns the encoded image. `KeyError`, `OSError` and `InputError` mean that this image cannot
+        be had.
+    side
+        Side of the grids, pixels.
+
+    Returns
+    -------
+    pixels
+        RGB, shape ``(n, side, side, 3)``; black where there is an error.
+    sizes
+        Width and height of the originals, shape ``(n, 2)``; 0 where there is an error.
+    errors
+        Why an image could not be had, None where it could.
+    """
+    pixels = np.zeros((len(paths), side, side, 3), np.uint8)
+    sizes = np.zeros((len(paths), 2), np.int32)
+    errors: list[str | None] = [None] * len(paths)
+    for i, path in enumerate(paths):
+        try:
+            pixels[i], sizes[i] = decode(read(path), side)
+        except (KeyError, InputError, *DECODE_ERRORS) as error:
+            errors[i] = f"{type(error).__name__}: {error}"
+    return pixels, sizes, errors
+
+
 def measure(data: bytes) -> ImageQuality:
     """Measure one encoded image; see `measure_images` for many.
 
@@ -160,8 +195,7 @@ def measure_images(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.Dat
     paths
         Paths of the images.
     read
-        Takes a path, returns the encoded image; called on several threads. `KeyError`, `OSError` and
-        `InputError` mean that this image cannot be had.
+        As for `decode_all`; called on several threads.
 
     Returns
     -------
@@ -175,14 +209,7 @@ def measure_images(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.Dat
 
 
 def _measure_chunk(read: Callable[[str], bytes], paths: Sequence[str]) -> pd.DataFrame:
-    pixels = np.zeros((len(paths), GRID, GRID, 3), np.uint8)
-    sizes = np.zeros((len(paths), 2), np.int32)
-    errors: list[str | None] = [None] * len(paths)
-    for i, path in enumerate(paths):
-        try:
-            pixels[i], sizes[i] = decode(read(path))
-        except (KeyError, InputError, *DECODE_ERRORS) as error:
-            errors[i] = f"{type(error).__name__}: {error}"
+    pixels, sizes, errors = decode_all(paths, read)
     columns = _measure_pixels(pixels)
     unreadable = np.array([error is not None for error in errors], dtype=bool)
     for values in columns.values():

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iv_pipeline.engine import map_ordered
-from iv_pipeline.errors import InputError
-from iv_pipeline.learn.image_quality import DECODE_ERRORS, decode
+from iv_pipeline.learn.image_quality import decode_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,8 +34,7 @@ def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[st
     paths
         Paths of the images.
     read
-        Takes a path, returns the encoded image; called on several threads. `KeyError`, `OSError` and
-        `InputError` mean that this image cannot be had.
+        As for `iv_pipeline.learn.image_quality.decode_all`; called on several threads.
 
     Returns
     -------
@@ -52,12 +50,9 @@ def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[st
 
 def _pixels(paths: Sequence[str], read: Callable[[str], bytes]) -> NDArray[np.float32]:
     """Pictures in [0, 1], shape ``(n, SIDE, SIDE, 3)``; NaN where one cannot be read."""
-    pixels = np.full((len(paths), SIDE, SIDE, 3), np.nan, np.float32)
-    for i, path in enumerate(paths):
-        try:
-            pixels[i] = decode(read(path), SIDE)[0] / np.float32(255)
-        except (KeyError, InputError, *DECODE_ERRORS):
-            continue  # the stage `image_quality` says why, picture by picture
+    decoded, _, errors = decode_all(paths, read, SIDE)
+    pixels = decoded / np.float32(255)
+    pixels[[error is not None for error in errors]] = np.nan  # the stage `image_quality` says why
     return pixels
 
 
