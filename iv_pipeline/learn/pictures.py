@@ -51,7 +51,7 @@ def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[st
 def _pixels(paths: Sequence[str], read: Callable[[str], bytes]) -> NDArray[np.float32]:
     """Pictures in [0, 1], shape ``(n, SIDE, SIDE, 3)``; NaN where one cannot be read."""
     decoded, _, errors = decode_all(paths, read, SIDE)
-    pixels = decoded / np.float32(255)
+    pixels = decoded.astype(np.float32) / np.float32(255)
     pixels[[error is not None for error in errors]] = np.nan  # the stage `image_quality` says why
     return pixels
 
