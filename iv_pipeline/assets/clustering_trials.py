@@ -40,6 +40,7 @@ SHOWN = [
     kinds=("scikitlearn", "parquet"),
     heavy=True,
     checks={"one_winner": "Did exactly one trial win?"},
+    code_version="2",
 )
 def clustering_trials(
     context: dg.AssetExecutionContext,

@@ -17,6 +17,7 @@ from iv_pipeline.report.page import ReportData, render_report
     ins=dict.fromkeys(
         ("clustering_trials", "cluster_profiles", "final", "projection", "evaluation"), PARTIAL
     ),
+    code_version="2",
 )
 def report(
     context: dg.AssetExecutionContext,
