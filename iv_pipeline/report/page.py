@@ -102,7 +102,7 @@ def render_report(data: ReportData) -> str:
         reasons=frequent_reasons(data.outliers),
         between=between,
         within=within,
-        crossed=cross_tables(data.crossings, single_descriptors(data.summary), data.profiles, data.final),
+        crossed=cross_tables(data.crossings, single_descriptors(data.summary), data.profiles, data.names),
         quality=describe_quality(data.final, data.outliers["image_path"], data.archive),
         has_archive=data.archive is not None,
     )

@@ -338,15 +338,15 @@ def _heat_map(pairs: pd.DataFrame, title: str, shows_title: bool) -> HeatMap:
 
 def single_descriptors(summary: pd.DataFrame) -> list[str]:
     """Those that combine no others, best first."""
-    combined = summary["combining_gain"].notna() if "combining_gain" in summary else False
-    return summary.loc[~pd.Series(combined, summary.index), "descriptor"].map(str).to_list()
+    gained = summary.reindex(columns=["combining_gain"])["combining_gain"]
+    return summary.loc[gained.isna(), "descriptor"].map(str).to_list()
 
 
 def cross_tables(
     crossings: pd.DataFrame | None,
     descriptors: Sequence[str],
     profiles: Mapping[str, pd.DataFrame],
-    final: Mapping[str, pd.DataFrame],
+    given: Mapping[str, Mapping[int, str]],
 ) -> list[CrossTable]:
     """How the largest clusters of each of `descriptors` cross with those of each after it, by their names."""
     if crossings is None or crossings.empty:
@@ -363,8 +363,8 @@ def cross_tables(
             CrossTable(
                 first,
                 second,
-                _named(rows, first, profiles, final),
-                _named(columns, second, profiles, final),
+                _named(rows, profiles.get(first), given.get(first, {})),
+                _named(columns, profiles.get(second), given.get(second, {})),
                 cells,
             )
         )
@@ -375,20 +375,12 @@ def _largest(pairs: pd.DataFrame, column: str) -> list[int]:
     return [int(number) for number in pairs.groupby(column)["images"].sum().nlargest(MAX_CROSSED).index]
 
 
-def _named(
-    clusters: Sequence[int],
-    descriptor: str,
-    profiles: Mapping[str, pd.DataFrame],
-    final: Mapping[str, pd.DataFrame],
-) -> list[str]:
+def _named(clusters: Sequence[int], profiles: pd.DataFrame | None, given: Mapping[int, str]) -> list[str]:
     """Number and name of clusters, as far as they have one."""
     names: dict[int, str] = {}
-    for frame, column in ((profiles.get(descriptor), "proposed_name"), (final.get(descriptor), "name")):
-        if frame is not None:
-            of = frame.drop_duplicates("cluster")
-            names |= {
-                int(c): text(name) for c, name in zip(of["cluster"], of[column], strict=True) if text(name)
-            }
+    if profiles is not None:
+        names = dict(zip(profiles["cluster"].astype(int), profiles["proposed_name"].map(text), strict=True))
+    names |= given
     return [f"{cluster} {names.get(cluster, '')}".strip() for cluster in clusters]
 
 

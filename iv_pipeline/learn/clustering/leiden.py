@@ -33,7 +33,6 @@ GRAPH_NEIGHBORS = 15
 """Nearest neighbours of each row that count; on labelled photos 15 did as well as 50."""
 FINER = 1.5
 """Factor of the resolution from one attempt to the next, until there are as many communities as asked for."""
-
 ROUNDS = 4
 """Of Leiden, each of which starts from the communities of the one before."""
 UNTIED = 1e-6
