@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 THUMBNAIL = (192, 144)
 """Width and height of a thumbnail in the page, pixels."""
+QUALITIES = (70, 50, 35)
+"""Of WebP, the best that fits."""
 
 
 def data_uri(picture: bytes) -> str:
@@ -39,14 +41,13 @@ def fit_bytes(picture: bytes, max_bytes: int) -> bytes:
     if len(picture) <= max_bytes:
         return picture
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    while True:
-        for quality in (70, 50, 35):
-            encoded = _webp(image, quality)
-            if len(encoded) <= max_bytes or max(image.size) <= 16:
-                return encoded
-        image = image.resize(
-            (max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)), Image.Resampling.LANCZOS
-        )
+    least = _webp(image, QUALITIES[-1])
+    while len(least) > max_bytes and max(image.size) > 16:
+        smaller = (max(1, image.width * 3 // 4), max(1, image.height * 3 // 4))
+        image = image.resize(smaller, Image.Resampling.LANCZOS)
+        least = _webp(image, QUALITIES[-1])
+    better = (_webp(image, quality) for quality in QUALITIES[:-1])
+    return next((encoded for encoded in better if len(encoded) <= max_bytes), least)
 
 
 def thumbnails(archive: ImageArchive | None, paths: Sequence[str]) -> list[tuple[bytes | None, str]]:

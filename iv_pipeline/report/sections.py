@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.comparison import square
 from iv_pipeline.learn.selection import described
 from iv_pipeline.report import plots
@@ -291,7 +292,8 @@ def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:
 def _cards(profiles: pd.DataFrame, given: Mapping[int, str], sheet_bytes: int) -> list[ClusterCard]:
     shown = profiles.sort_values(["size", "cluster"], ascending=[False, True]).head(MAX_CARDS)
     known = set(shown["cluster"].astype(int))
-    return [_card(row, given, known, sheet_bytes) for row in shown.to_dict("records")]
+    rows = shown.to_dict("records")
+    return list(map_ordered(lambda i: _card(rows[i], given, known, sheet_bytes), len(rows)))
 
 
 def _card(row: Mapping[Any, Any], given: Mapping[int, str], known: set[int], sheet_bytes: int) -> ClusterCard:
