@@ -185,10 +185,10 @@ def effort_curve(points: pd.DataFrame, *, dark: bool = False) -> bytes:
     ink = INK_ON_DARK if dark else INK
     clusters = points[points["strategy"] == "clusters"]
     for (exemplars, curve), color in zip(clusters.groupby("exemplars"), SCALER_COLORS.values(), strict=False):
-        label = f"clusters named by {exemplars} of their images"
+        label = f"{exemplars} {'image' if exemplars == 1 else 'images'} a cluster"
         axes.plot(curve["images"], 100 * curve["accuracy"], "o-", ms=3.5, color=color, label=label)
     random = points[points["strategy"] == "random"]
-    axes.plot(random["images"], 100 * random["accuracy"], "--", color=ink, label="as many images at random")
+    axes.plot(random["images"], 100 * random["accuracy"], "--", color=ink, label="images at random")
     axes.set(xscale="log", xlabel="images looked at (log scale)", ylabel="unseen images right, %")
     # above: the curves fill the rest
     axes.legend(frameon=False, fontsize=7.5, labelcolor=ink, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
