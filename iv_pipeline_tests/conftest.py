@@ -276,10 +276,11 @@ def again(finished: Finished, make_pipeline: Callable[..., Pipeline]) -> Callabl
 
 @dataclass(frozen=True)
 class Visit:
-    """A page in a browser, and what the browser complained of."""
+    """A page in a browser, what the browser complained of, and what dialogs the page opened."""
 
     page: Page
     errors: list[str]
+    asked: list[str]
 
 
 @pytest.fixture
@@ -302,7 +303,9 @@ def browse() -> Iterator[Callable[..., Visit]]:
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
             page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-            return Visit(page, errors)
+            asked: list[str] = []
+            page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+            return Visit(page, errors, asked)
 
         yield open_page
         browser.close()

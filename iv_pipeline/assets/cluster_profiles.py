@@ -96,7 +96,7 @@ def _profile(
 
 
 def _read(archive: ImageArchive | None, path: str) -> bytes | None:
-    return archive.read(path) if archive is not None and not archive.missing([path]) else None
+    return None if archive is None else archive.glimpse(path)
 
 
 def _is_whole(data: bytes) -> bool:

@@ -17,11 +17,12 @@ from iv_pipeline.report.page import ReportData, render_report
     ins=dict.fromkeys(
         ("clustering_trials", "cluster_profiles", "final", "projection", "evaluation"), PARTIAL
     ),
-    code_version="2",
+    code_version="3",
 )
 def report(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
+    image_index: pd.DataFrame,
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
     ranked_outliers: pd.DataFrame,
@@ -37,6 +38,7 @@ def report(
         summary=summary,
         comparison=comparison,
         outliers=ranked_outliers,
+        images=image_index,
         trials=clustering_trials,
         profiles=cluster_profiles,
         final=final,

@@ -60,7 +60,7 @@ def contact_sheet(
     ValueError
         If not even a thumbnail-sized sheet fits in `max_bytes`.
     """
-    sheet = _sheet([_tile_or_note(data, thumb) for _, data in images], columns, thumb)
+    sheet = lay_out([tile_or_note(data, thumb) for _, data in images], columns, thumb)
     while min(sheet.size) >= 8:
         for quality in (85, 75, 65, 55, 45, 35, 25):
             encoded = _jpeg(sheet, quality)
@@ -70,17 +70,21 @@ def contact_sheet(
     raise ValueError(f"no contact sheet fits in {max_bytes} bytes; allow more")
 
 
-def _sheet(tiles: Sequence[Image.Image], columns: int, thumb: tuple[int, int]) -> Image.Image:
+def lay_out(
+    tiles: Sequence[Image.Image], columns: int, thumb: tuple[int, int], gap: int = _GAP
+) -> Image.Image:
+    """Tiles of the size `thumb` side by side, row by row, `gap` pixels apart; no fewer than one."""
     columns = max(1, min(columns, len(tiles)))
     rows = max(1, -(-len(tiles) // columns))
-    width, height = thumb[0] + _GAP, thumb[1] + _GAP
-    sheet = Image.new("RGB", (columns * width - _GAP, rows * height - _GAP), _PAPER)
+    width, height = thumb[0] + gap, thumb[1] + gap
+    sheet = Image.new("RGB", (columns * width - gap, rows * height - gap), _PAPER)
     for i, tile in enumerate(tiles):
         sheet.paste(tile, (i % columns * width, i // columns * height))
     return sheet
 
 
-def _tile_or_note(data: bytes | None, size: tuple[int, int]) -> Image.Image:
+def tile_or_note(data: bytes | None, size: tuple[int, int]) -> Image.Image:
+    """One image letterboxed to `size`; a tile that says so if it is missing or cannot be decoded."""
     if data is None:
         return _note("missing", size)
     try:

@@ -6,12 +6,14 @@ import base64
 import hashlib
 import importlib.resources
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iv_pipeline.report.maps import images_of, pack_text, points_of
 from iv_pipeline.report.sections import (
     MAX_CARDS,
     cross_tables,
@@ -54,6 +56,8 @@ class ReportData:
         Names that people gave to clusters, by descriptor; also of clusters that are gone.
     crossings
         How clusters of one descriptor cross with those of another.
+    images
+        Column `image_path` in the order of the delivery, `label…` where there are true labels.
     archive
         The delivery's images; None where there are only descriptors.
     """
@@ -61,6 +65,7 @@ class ReportData:
     summary: pd.DataFrame
     comparison: pd.DataFrame
     outliers: pd.DataFrame
+    images: pd.DataFrame
     trials: dict[str, pd.DataFrame] = field(default_factory=dict)
     profiles: dict[str, pd.DataFrame] = field(default_factory=dict)
     final: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -80,17 +85,25 @@ class ReportData:
 def render_report(data: ReportData) -> str:
     """The whole page: HTML with its style, script and pictures inside; it fetches nothing.
 
-    Its size is bounded by the numbers of descriptors and clusters; it does not grow with the number of images.
+    Its size is bounded by the numbers of descriptors and clusters, but for the points of the maps: every image
+    adds about 12 bytes a descriptor, and its path once.
     """
     sections = _sections(data)
     columns, rows = summary_table(data.summary)
     between, within = heat_maps(data.comparison)
     best = data.final.get(sections[0].name) if sections else None
     environment = _environment()
-    script = _script()
+    images = images_of(data.images, data.outliers["image_path"], data.archive)
+    has_maps = any(section.points for section in sections)
+    library, hash_of_library = deck_gl() if has_maps else ("", "")
+    scripts = [_text_of("page.js"), *([_text_of("map.js")] if has_maps else [])]
+    hashes = [*map(_hash_of, scripts), hash_of_library]
     return environment.get_template("page.html").render(
-        script=Markup(script),  # noqa: S704  (the package's own file)
-        script_hash=_hash_of(script),
+        scripts=[Markup(script) for script in scripts],  # noqa: S704  (the package's own files)
+        script_hashes=Markup(" ".join(hashes).strip()),  # noqa: S704
+        library=library,
+        images=images,
+        labels=[label["title"] for label in images["labels"]],
         verdict=judge(data.summary),
         n_images=len(data.outliers),
         n_flagged=None if best is None else int(best["is_outlier"].sum()),
@@ -120,19 +133,34 @@ def _sections(data: ReportData) -> list[DescriptorSection]:
             data.projection.get(name),
             data.evaluation.get(name),
             data.names.get(name, {}),
+            points_of(
+                data.final.get(name),
+                data.projection.get(name),
+                data.profiles.get(name),
+                data.names.get(name, {}),
+                data.images["image_path"],
+            ),
             SHEETS_BYTES // max(n_sheets, 1),
         )
         for i, name in enumerate(data.descriptors, start=1)
     ]
 
 
-def _script() -> str:
-    return importlib.resources.files("iv_pipeline.report").joinpath("page.js").read_text(encoding="utf-8")
+def _text_of(file: str) -> str:
+    return importlib.resources.files("iv_pipeline.report").joinpath(file).read_text(encoding="utf-8")
+
+
+@cache
+def deck_gl() -> tuple[str, str]:
+    """The script of deck.gl, which draws the maps, as its Python package carries it: packed, and its hash."""
+    bundle = importlib.resources.files("pydeck").joinpath("nbextension", "static", "index.js")
+    script = bundle.read_text(encoding="utf-8")
+    return pack_text(script), _hash_of(script)
 
 
 def _hash_of(script: str) -> str:
-    """By which the page's policy knows its own script; whatever else calls itself one is not run."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+    """By which the page's policy knows its own scripts; whatever else calls itself one is not run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _environment() -> Environment:

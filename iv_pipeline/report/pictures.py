@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.image_quality import DECODE_ERRORS
-from iv_pipeline.report.contact_sheet import thumbnail
+from iv_pipeline.report.contact_sheet import lay_out, thumbnail, tile_or_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,11 @@ THUMBNAIL = (192, 144)
 """Width and height of a thumbnail in the page, pixels."""
 QUALITIES = (70, 50, 35)
 """Of WebP, the best that fits."""
+SPRITE_SIZE = (96, 72)
+"""Width and height of a thumbnail on a sprite sheet, pixels."""
+SPRITE_COLUMNS, SPRITE_ROWS = 10, 10
+"""Thumbnails beside and below each other on a sprite sheet."""
+_SPRITE_QUALITY = 55
 
 
 def data_uri(picture: bytes) -> str:
@@ -54,13 +60,26 @@ def thumbnails(archive: ImageArchive | None, paths: Sequence[str]) -> list[tuple
     """A thumbnail of each image, or None and in words why there is none."""
     if archive is None:
         return [(None, "no archive")] * len(paths)
-    missing = set(archive.missing(list(paths)))
-    return [(None, "not in the archive") if path in missing else _thumbnail(archive, path) for path in paths]
+    return [_thumbnail(archive.glimpse(path)) for path in paths]
 
 
-def _thumbnail(archive: ImageArchive, path: str) -> tuple[bytes | None, str]:
+def sprite_sheets(archive: ImageArchive, paths: Sequence[str]) -> list[str]:
+    """Thumbnails of images, row by row on sheets of a hundred, as data URIs; one that is no image says so."""
+    size = SPRITE_COLUMNS * SPRITE_ROWS
+
+    def sheet(i: int) -> str:
+        shown = paths[i * size : (i + 1) * size]
+        tiles = [tile_or_note(archive.glimpse(path), SPRITE_SIZE) for path in shown]
+        return data_uri(_webp(lay_out(tiles, SPRITE_COLUMNS, SPRITE_SIZE, gap=0), _SPRITE_QUALITY))
+
+    return list(map_ordered(sheet, -(-len(paths) // size)))
+
+
+def _thumbnail(data: bytes | None) -> tuple[bytes | None, str]:
+    if data is None:
+        return None, "not in the archive"
     try:
-        return thumbnail(archive.read(path), THUMBNAIL, quality=75), ""
+        return thumbnail(data, THUMBNAIL, quality=75), ""
     except DECODE_ERRORS:  # the image's reasons say what is wrong with it
         return None, "unreadable"
 

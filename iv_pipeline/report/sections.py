@@ -119,6 +119,7 @@ class DescriptorSection:
     n_images: int
     n_clusters: int
     map_uri: str
+    points: dict[str, Any] | None
     curve_uri: str
     dark_curve_uri: str
     effort_uri: str
@@ -177,6 +178,7 @@ def describe_descriptor(
     projection: pd.DataFrame | None,
     evaluation: pd.DataFrame | None,
     given: Mapping[int, str],
+    points: dict[str, Any] | None,
     sheet_bytes: int,
 ) -> DescriptorSection:
     """Maps, curves and cards of one descriptor from the stages that there are.
@@ -191,6 +193,8 @@ def describe_descriptor(
         Frames of its stages, None where a stage has not run.
     given
         Names that people gave to its clusters.
+    points
+        What its maps show, as `iv_pipeline.report.maps.points_of` makes it.
     sheet_bytes
         What each contact sheet keeps to.
     """
@@ -205,6 +209,7 @@ def describe_descriptor(
         n_images=0 if final is None else len(final),
         n_clusters=int((sizes.index >= 0).sum()),
         map_uri=_map(final, projection),
+        points=points,
         curve_uri=_curve(trials, dark=False),
         dark_curve_uri=_curve(trials, dark=True),
         effort_uri=_effort_curve(evaluation, dark=False),

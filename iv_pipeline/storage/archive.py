@@ -111,6 +111,18 @@ class ImageArchive:
                 f"{self.path}: {info.filename} is damaged ({_on_one_line(error)}): copy the archive again"
             ) from error
 
+    def glimpse(self, image_path: str) -> bytes | None:
+        """What can be shown of an image: its bytes, none of them if they are damaged, None if it is missing.
+
+        For pictures beside other things; the stage `image_quality` tells what is wrong with an image.
+        """
+        if self._entry(image_path) not in self._entries:
+            return None
+        try:
+            return self.read(image_path)
+        except DeliveryError:  # decoding nothing fails as decoding any damaged image does
+            return b""
+
     def _entry(self, image_path: str) -> str:
         path = normalised(image_path)
         return self.add + path.removeprefix(self.drop)

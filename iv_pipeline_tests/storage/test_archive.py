@@ -130,6 +130,9 @@ def test_an_entry_with_a_wrong_checksum_is_refused_by_name_and_others_are_read(t
     with pytest.raises(DeliveryError, match=r"a\.zip: city/0/003\.jpg is damaged \(Bad CRC-32"):
         archive.read("city/0/003.jpg")
     assert archive.read("city/0/004.jpg") == IMAGES["city/0/004.jpg"]
+    assert archive.glimpse("city/0/004.jpg") == IMAGES["city/0/004.jpg"]
+    assert archive.glimpse("city/0/003.jpg") == b""  # a picture beside other things; nobody is refused for it
+    assert archive.glimpse("city/0/none.jpg") is None
 
 
 def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
