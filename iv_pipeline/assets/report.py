@@ -1,12 +1,14 @@
 """Stage `report`: what people look at."""
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.final import given_names
 from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.report.page import ReportData, render_report
 
 
@@ -15,7 +17,7 @@ from iv_pipeline.report.page import ReportData, render_report
     kinds=("html",),
     partitioned=False,
     ins=dict.fromkeys(
-        ("clustering_trials", "cluster_profiles", "final", "projection", "evaluation"), PARTIAL
+        ("pca", "clustering_trials", "cluster_profiles", "final", "projection", "evaluation"), PARTIAL
     ),
     code_version="3",
 )
@@ -25,6 +27,7 @@ def report(
     image_index: pd.DataFrame,
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
+    pca: dict[str, dict[str, np.ndarray]],
     ranked_outliers: pd.DataFrame,
     clustering_trials: dict[str, pd.DataFrame],
     cluster_profiles: dict[str, pd.DataFrame],
@@ -44,9 +47,14 @@ def report(
         final=final,
         projection=projection,
         evaluation=evaluation,
+        variance={name: _variance(maps) for name, maps in pca.items()},
         names={name: given_names(settings, name) for name in final},
         crossings=crossings,
         archive=open_delivery(settings).archive(),
     )
     page = render_report(data)
     return Result(page, lambda: {"descriptors": len(final), "page_bytes": len(page.encode())})
+
+
+def _variance(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {kind: fitted.explained_variance_ratio for kind, fitted in unpack_maps(maps).items()}

@@ -214,8 +214,9 @@
 
     view() {
       const side = this.stage.clientWidth || 600;
-      const zoom = Math.log2(side / (this.solid ? 2.4 * this.radius() : 1.04 * EXTENT));
-      const start = { target: [0, 0, 0], zoom, minZoom: zoom - 1, maxZoom: zoom + 6 };
+      const [target, radius] = this.solid ? this.ball() : [[0, 0, 0], 0.61 * EXTENT];
+      const zoom = Math.log2(side / (1.7 * radius));
+      const start = { target, zoom, minZoom: zoom - 1, maxZoom: zoom + 6 };
       if (this.solid) {
         const view = new this.api.OrbitView({ id: "solid", orbitAxis: "Z" });
         return { views: view, initialViewState: { ...start, rotationX: 25, rotationOrbit: 35 } };
@@ -223,13 +224,15 @@
       return { views: new this.api.OrthographicView({ id: "flat", flipY: false }), initialViewState: start };
     }
 
-    /** Of the ball that holds nearly all of the solid map. */
-    radius() {
+    /** Middle and radius of the ball that holds nearly all of the solid map. */
+    ball() {
       const places = this.places[1];
-      const away = filled(Float32Array, this.rows.length, (i) =>
-        Math.sqrt(places[3 * i] ** 2 + places[3 * i + 1] ** 2 + places[3 * i + 2] ** 2),
+      const n = this.rows.length;
+      const middle = [0, 1, 2].map((k) => median(filled(Float32Array, n, (i) => places[3 * i + k])));
+      const away = filled(Float32Array, n, (i) =>
+        Math.sqrt(middle.reduce((sum, v, k) => sum + (places[3 * i + k] - v) ** 2, 0)),
       );
-      return away.sort()[Math.floor(0.98 * (away.length - 1))] || 1;
+      return [middle, away.sort()[Math.floor(0.98 * (n - 1))] || 1];
     }
 
     /** The wheel scrolls the page, and enlarges a map only after it was clicked or reached by keyboard. */

@@ -28,6 +28,7 @@ from iv_pipeline.report.verdict import judge, summary_table
 
 if TYPE_CHECKING:
     import pandas as pd
+    from numpy.typing import NDArray
 
     from iv_pipeline.report.sections import DescriptorSection
     from iv_pipeline.storage.archive import ImageArchive
@@ -52,6 +53,8 @@ class ReportData:
         Frames of the stages `clustering_trials`, `cluster_profiles`, `final` and `projection`, by descriptor.
     evaluation
         Frames of that stage by descriptor; empty where there are no labels.
+    variance
+        Explained variance ratio of the components behind each scaler, by descriptor.
     names
         Names that people gave to clusters, by descriptor; also of clusters that are gone.
     crossings
@@ -71,6 +74,7 @@ class ReportData:
     final: dict[str, pd.DataFrame] = field(default_factory=dict)
     projection: dict[str, pd.DataFrame] = field(default_factory=dict)
     evaluation: dict[str, pd.DataFrame] = field(default_factory=dict)
+    variance: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
     crossings: pd.DataFrame | None = None
     archive: ImageArchive | None = None
@@ -132,6 +136,7 @@ def _sections(data: ReportData) -> list[DescriptorSection]:
             data.final.get(name),
             data.projection.get(name),
             data.evaluation.get(name),
+            data.variance.get(name),
             data.names.get(name, {}),
             points_of(
                 data.final.get(name),

@@ -29,7 +29,7 @@ REPRESENTATION_COLORS = {
     "normalized umap": "#e0673c",
     "fusion": "#1f8a99",
     "whitened fusion": "#8a5a3a",
-    "normalized fusion": "#4a5568",
+    "normalized fusion": "#6e7bb5",
 }
 """Of what was clustered: components under a scaler, or what was made of the standard ones."""
 ALGORITHM_MARKERS = {
@@ -41,12 +41,26 @@ ALGORITHM_MARKERS = {
     "hdbscan": "P",
     "dbscan": "X",
 }
+CRITERIA = {
+    "predictability": "predictability (more is better)",
+    "stability": "stability (more is better)",
+    "identity": "identity (more is better)",
+    "silhouette": "silhouette (more is better)",
+    "calinski_harabasz": "Calinski–Harabasz (more is better)",
+    "davies_bouldin": "Davies–Bouldin (less is better)",
+}
+"""Of clusterings, and how they are read."""
+_ON_LOG_SCALE = ("calinski_harabasz",)
+_IN_LINE = ("kmeans", "agglomerative")
+"""Algorithms that take a number of clusters, and are tried with several."""
 INK = "#333a45"
 INK_ON_DARK = "#c9ced6"
 NOISE_COLOR = "#a9afb8"
 ACCENT = "#3b78c4"
 
 _DPI = 144
+_NEAR_INK = 24
+"""How far a channel of 256 colours may be from the ink that it stands for."""
 _CHOSEN = "#d6336c"
 _NUMBERED_CLUSTERS = 80
 _GOLDEN_ANGLE = 137.508
@@ -92,9 +106,9 @@ def _from_oklab(lightness: float, a: float, b: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def variance_curve(ratios: Mapping[str, NDArray[np.float64]]) -> bytes:
+def variance_curve(ratios: Mapping[str, NDArray[np.float64]], *, transparent: bool = False) -> bytes:
     """Share of the variance that the leading components keep, a line for each scaler, as PNG."""
-    figure, axes = _axes(5.2, 3.0)
+    figure, axes = _axes(5.0, 2.8, transparent=transparent)
     for scaler, ratio in ratios.items():
         share = 100 * np.cumsum(ratio)
         axes.plot(
@@ -104,48 +118,84 @@ def variance_curve(ratios: Mapping[str, NDArray[np.float64]]) -> bytes:
             label=f"{scaler}: {len(share)} keep {share[-1]:.1f} %" if len(share) else f"{scaler}: none",
         )
     axes.set(xlabel="components", ylabel="variance kept, %", ylim=(0, 101))
-    axes.legend(frameon=False, loc="lower right", fontsize=8)
+    axes.legend(frameon=False, loc="lower right", fontsize=8, labelcolor=INK)
     return _png(figure)
 
 
-def selection_curve(trials: pd.DataFrame, *, dark: bool = False) -> bytes:
+def selection_curve(trials: pd.DataFrame, *, transparent: bool = False) -> bytes:
     """The leading criterion against the number of clusters, a mark for each trial, as PNG.
 
     Parameters
     ----------
     trials
         As `iv_pipeline.learn.selection.Selection.to_frame` makes them; trials without a score are left out.
-    dark
-        Draw light ink on a transparent ground, for dark pages.
+    transparent
+        Leave out the white ground; `on_dark` then makes what a dark page shows.
     """
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
     criterion = str(trials["criterion"].iloc[0])
-    figure, axes = _axes(5.0, 3.5, dark=dark)
-    trials = trials.assign(
+    figure, axes = _axes(5.0, 3.5, transparent=transparent)
+    trials = _with_vectors(trials)
+    _draw_trials(axes, trials, criterion)
+    axes.set(xlabel="clusters (log scale)", ylabel=criterion)
+    _legend(figure, axes, trials)
+    return _png(figure)
+
+
+def criteria_curves(trials: pd.DataFrame, *, transparent: bool = False) -> bytes:
+    """Every criterion of which anything is known against the number of clusters, side by side, as PNG.
+
+    Parameters are those of `selection_curve`; it marks trials alike.
+    """
+    from matplotlib.ticker import NullFormatter
+
+    leading = str(trials["criterion"].iloc[0])
+    known = {
+        name: title
+        for name, title in CRITERIA.items()
+        if name == leading or (name in trials and np.isfinite(trials[name]).any())
+    }
+    rows = -(-len(known) // 3)
+    figure, panels = _grid(9.6, 2.5 * rows + 0.9, rows, min(len(known), 3), transparent=transparent)
+    trials = _with_vectors(trials)
+    for axes, (criterion, title) in zip(panels, known.items(), strict=False):
+        _draw_trials(axes, trials, criterion)
+        axes.set_title(title, fontsize=8.5, color=INK)
+        if criterion in _ON_LOG_SCALE:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+    for axes in panels[len(known) :]:
+        axes.set_axis_off()
+    _legend(figure, panels[0], trials, columns=7)
+    return _png(figure)
+
+
+def _with_vectors(trials: pd.DataFrame) -> pd.DataFrame:
+    """Trials, and in the column `vectors` what each clustered."""
+    return trials.assign(
         vectors=[described(*pair) for pair in trials[["scaler", "representation"]].to_numpy()]
     )
-    for (vectors, algorithm), group in trials.groupby(["vectors", "algorithm"], sort=False):
-        points = group[group["n_clusters"] > 1].sort_values("n_clusters")
-        axes.plot(
-            points["n_clusters"],
-            points[criterion],
-            color=REPRESENTATION_COLORS.get(str(vectors), INK),
-            marker=ALGORITHM_MARKERS.get(str(algorithm), "."),
-            markersize=4.5,
-            markeredgewidth=0,
-            linewidth=0.9 if algorithm in {"kmeans", "agglomerative"} else 0,
-            alpha=0.8,
-        )
+
+
+def _draw_trials(axes: Axes, trials: pd.DataFrame, criterion: str) -> None:
+    """A mark for each trial, lines through those that differ in their clusters alone, a ring for the choice."""
+    from matplotlib.ticker import NullLocator, ScalarFormatter
+
+    shown = trials[trials["n_clusters"] > 1].sort_values("n_clusters", kind="stable")
+    colors = shown["vectors"].map(REPRESENTATION_COLORS).fillna(INK)
+    for algorithm, points in shown.groupby("algorithm", sort=False):
+        marker = ALGORITHM_MARKERS.get(str(algorithm), ".")
+        x, y = points["n_clusters"], points[criterion]
+        axes.scatter(x, y, s=20, c=colors[points.index], marker=marker, linewidths=0, alpha=0.8)
+    for (vectors, _), points in shown[shown["algorithm"].isin(_IN_LINE)].groupby(["vectors", "algorithm"]):
+        color = REPRESENTATION_COLORS.get(str(vectors), INK)
+        axes.plot(points["n_clusters"], points[criterion], color=color, linewidth=0.9, alpha=0.8)
     winners = trials[trials["won"]]
     counts = winners["n_clusters"].clip(lower=1)  # none, if all is noise, has no place on a log scale
     axes.plot(counts, winners[criterion], "o", ms=13, mfc="none", mec=_CHOSEN, mew=1.8)
-    axes.set(xscale="log", xlabel="clusters (log scale)", ylabel=criterion)
+    axes.set_xscale("log")
     axes.set_xticks(_round_counts(trials["n_clusters"]))
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    _legend(figure, axes, trials, dark=dark)
-    return _png(figure)
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _round_counts(counts: pd.Series[int]) -> list[int]:
@@ -155,43 +205,46 @@ def _round_counts(counts: pd.Series[int]) -> list[int]:
     return [n for n in ticks if low <= n <= high] or [low]
 
 
-def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, *, dark: bool) -> None:
+def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, columns: int = 4) -> None:
     """What was clustered by colour, algorithms by mark, and the ring: those that occur, below the plot."""
-    ink = INK_ON_DARK if dark else INK
     vectors = [name for name in REPRESENTATION_COLORS if (trials["vectors"] == name).any()]
     algorithms = [name for name in ALGORITHM_MARKERS if (trials["algorithm"] == name).any()]
     marks = [axes.plot([], [], color=REPRESENTATION_COLORS[name], lw=2.5, label=name)[0] for name in vectors]
     marks += [
-        axes.plot([], [], ALGORITHM_MARKERS[name], color=ink, ms=4.5, mew=0, label=name)[0]
+        axes.plot([], [], ALGORITHM_MARKERS[name], color=INK, ms=4.5, mew=0, label=name)[0]
         for name in algorithms
     ]
     marks += axes.plot([], [], "o", ms=8, mfc="none", mec=_CHOSEN, mew=1.6, label="chosen")
     figure.legend(
-        handles=marks, frameon=False, fontsize=7.5, ncols=4, loc="outside lower center", labelcolor=ink
+        handles=marks,
+        frameon=False,
+        fontsize=7.5,
+        ncols=columns,
+        loc="outside lower center",
+        labelcolor=INK,
     )
 
 
-def effort_curve(points: pd.DataFrame, *, dark: bool = False) -> bytes:
+def effort_curve(points: pd.DataFrame, *, transparent: bool = False) -> bytes:
     """Accuracy of labelling against the images that a person looked at, as PNG.
 
     Parameters
     ----------
     points
         As `iv_pipeline.learn.evaluation.effort_curve` makes them.
-    dark
-        Draw light ink on a transparent ground, for dark pages.
+    transparent
+        Leave out the white ground; `on_dark` then makes what a dark page shows.
     """
-    figure, axes = _axes(5.0, 3.2, dark=dark)
-    ink = INK_ON_DARK if dark else INK
+    figure, axes = _axes(5.0, 3.2, transparent=transparent)
     clusters = points[points["strategy"] == "clusters"]
     for (exemplars, curve), color in zip(clusters.groupby("exemplars"), SCALER_COLORS.values(), strict=False):
         label = f"{exemplars} {'image' if exemplars == 1 else 'images'} a cluster"
         axes.plot(curve["images"], 100 * curve["accuracy"], "o-", ms=3.5, color=color, label=label)
     random = points[points["strategy"] == "random"]
-    axes.plot(random["images"], 100 * random["accuracy"], "--", color=ink, label="images at random")
+    axes.plot(random["images"], 100 * random["accuracy"], "--", color=INK, label="images at random")
     axes.set(xscale="log", xlabel="images looked at (log scale)", ylabel="unseen images right, %")
     # above: the curves fill the rest
-    axes.legend(frameon=False, fontsize=7.5, labelcolor=ink, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return _png(figure)
 
 
@@ -292,24 +345,42 @@ def _plain(name: object) -> str:
     return str(name).replace("$", r"\$")
 
 
-def _axes(width: float, height: float, *, dark: bool = False) -> tuple[Figure, Axes]:
-    """A figure that no global state knows, so that plots may be drawn on any thread."""
+def _axes(width: float, height: float, *, transparent: bool = False) -> tuple[Figure, Axes]:
+    figure, (axes,) = _grid(width, height, 1, 1, transparent=transparent)
+    return figure, axes
+
+
+def _grid(
+    width: float, height: float, rows: int, columns: int, *, transparent: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure that no global state knows, so that plots may be drawn on any thread; sizes in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes: Any = figure.subplots()
-    ink = INK_ON_DARK if dark else INK
-    if dark:
+    panels: Any = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    if transparent:
         figure.patch.set_alpha(0)
-        axes.patch.set_alpha(0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set(color=ink, alpha=0.4)
-    axes.tick_params(labelsize=8, color=ink, labelcolor=ink, which="both", width=0.6)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(size=9, color=ink)
-    return figure, axes
+    for axes in panels:
+        axes.patch.set_alpha(0 if transparent else 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set(color=INK, alpha=0.4)
+        axes.tick_params(labelsize=8, color=INK, labelcolor=INK, which="both", width=0.6)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set(size=9, color=INK)
+    return figure, panels
+
+
+def on_dark(png: bytes) -> bytes:
+    """A plot without a ground as dark pages show it: what is written in ink is light, the rest is as it was."""
+    picture = Image.open(io.BytesIO(png))
+    palette = np.array(picture.getpalette("RGBA"), np.uint8).reshape(-1, 4)
+    ink, light = (np.frombuffer(bytes.fromhex(color[1:]), np.uint8) for color in (INK, INK_ON_DARK))
+    near = np.abs(palette[:, :3].astype(int) - ink).max(axis=1) < _NEAR_INK
+    palette[near, :3] = light
+    picture.putpalette(palette.tobytes(), "RGBA")
+    return _encoded(picture)
 
 
 def _png(figure: Figure) -> bytes:
@@ -317,8 +388,10 @@ def _png(figure: Figure) -> bytes:
     canvas: Any = figure.canvas
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    return _encoded(picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+
+
+def _encoded(picture: Image.Image) -> bytes:
     target = io.BytesIO()
-    picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-        target, "PNG", optimize=True
-    )
+    picture.save(target, "PNG", optimize=True)
     return target.getvalue()

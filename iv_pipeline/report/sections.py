@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.comparison import square
@@ -17,7 +19,9 @@ from iv_pipeline.report import plots
 from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from iv_pipeline.storage.archive import ImageArchive
 
@@ -110,6 +114,16 @@ class CrossTable:
 
 
 @dataclass(frozen=True)
+class Plot:
+    """One plot as data URIs, drawn for light pages and for dark ones; sizes in CSS pixels."""
+
+    light: str
+    dark: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class DescriptorSection:
     """All that is known of one descriptor; a part whose stage has not run is empty."""
 
@@ -120,10 +134,10 @@ class DescriptorSection:
     n_clusters: int
     map_uri: str
     points: dict[str, Any] | None
-    curve_uri: str
-    dark_curve_uri: str
-    effort_uri: str
-    dark_effort_uri: str
+    curve: Plot | None
+    criteria: Plot | None
+    variance: Plot | None
+    effort_curve: Plot | None
     effort: list[Effort]
     criterion: str
     trials: list[dict[str, Any]]
@@ -177,6 +191,7 @@ def describe_descriptor(
     final: pd.DataFrame | None,
     projection: pd.DataFrame | None,
     evaluation: pd.DataFrame | None,
+    variance: Mapping[str, NDArray[np.float64]] | None,
     given: Mapping[int, str],
     points: dict[str, Any] | None,
     sheet_bytes: int,
@@ -191,6 +206,8 @@ def describe_descriptor(
         Of the descriptor.
     trials, profiles, final, projection, evaluation
         Frames of its stages, None where a stage has not run.
+    variance
+        Explained variance ratio of its components behind each scaler.
     given
         Names that people gave to its clusters.
     points
@@ -210,10 +227,10 @@ def describe_descriptor(
         n_clusters=int((sizes.index >= 0).sum()),
         map_uri=_map(final, projection),
         points=points,
-        curve_uri=_curve(trials, dark=False),
-        dark_curve_uri=_curve(trials, dark=True),
-        effort_uri=_effort_curve(evaluation, dark=False),
-        dark_effort_uri=_effort_curve(evaluation, dark=True),
+        curve=_plot(plots.selection_curve, trials),
+        criteria=_plot(plots.criteria_curves, trials),
+        variance=_plot(plots.variance_curve, variance),
+        effort_curve=_plot(plots.effort_curve, evaluation),
         effort=_effort(evaluation),
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),
@@ -253,14 +270,13 @@ def _map(final: pd.DataFrame | None, projection: pd.DataFrame | None) -> str:
     return data_uri(plots.map_2d(coordinates, final["cluster"].to_numpy(np.int32), size=4.6))
 
 
-def _curve(trials: pd.DataFrame | None, *, dark: bool) -> str:
-    return "" if trials is None or trials.empty else data_uri(plots.selection_curve(trials, dark=dark))
-
-
-def _effort_curve(evaluation: pd.DataFrame | None, *, dark: bool) -> str:
-    if evaluation is None or evaluation.empty:
-        return ""
-    return data_uri(plots.effort_curve(evaluation, dark=dark))
+def _plot(draw: Callable[..., bytes], data: pd.DataFrame | Mapping[str, Any] | None) -> Plot | None:
+    """What `draw` makes of `data` for both kinds of pages; None where there is nothing to draw."""
+    if data is None or len(data) == 0:
+        return None
+    light = draw(data, transparent=True)
+    width, height = Image.open(io.BytesIO(light)).size
+    return Plot(data_uri(light), data_uri(plots.on_dark(light)), width, height)
 
 
 def _effort(evaluation: pd.DataFrame | None) -> list[Effort]:

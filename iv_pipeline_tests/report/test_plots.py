@@ -97,12 +97,39 @@ def test_selection_curve_rings_the_winner_and_shows_scalers_in_their_colours() -
 
 
 def test_selection_curve_for_dark_pages_has_light_ink_and_no_ground() -> None:
-    light, dark = rgba(plots.selection_curve(trials())), rgba(plots.selection_curve(trials(), dark=True))
-    assert light.shape == dark.shape
-    assert (light[..., 3] == 255).all()
+    drawn = plots.selection_curve(trials(), transparent=True)
+    light, dark = rgba(drawn), rgba(plots.on_dark(drawn))
+    np.testing.assert_array_equal(light[..., 3], dark[..., 3])
     assert (dark[..., 3] == 0).mean() > 0.7
     assert has_color(light, plots.INK)
+    assert not has_color(light, plots.INK_ON_DARK)
     assert has_color(dark, plots.INK_ON_DARK)
+    assert not has_color(dark, plots.INK)
+    for color in (plots.SCALER_COLORS["standard"], "#d6336c"):
+        assert has_color(light, color)
+        assert has_color(dark, color)
+
+
+def test_every_criterion_of_which_anything_is_known_has_its_panel() -> None:
+    more = {"identity": np.nan, "calinski_harabasz": 10.0, "davies_bouldin": 0.7, "silhouette": 0.1}
+    widths, heights = [], []
+    for n in (0, 1, 2, 3, 4):
+        picture = rgba(plots.criteria_curves(trials().assign(**dict(list(more.items())[:n]))))
+        assert has_color(picture, "#d6336c")
+        heights.append(picture.shape[0])
+        chosen = np.abs(picture[..., :3].astype(int) - [0xD6, 0x33, 0x6C]).max(axis=2) < 8
+        widths.append(int(chosen.any(axis=0).sum()))
+    assert (
+        heights[0] == heights[1] == heights[3] < heights[4]
+    )  # three beside each other, and none for nothing
+    assert widths[2] > widths[1] == widths[0]  # a ring in every panel
+    assert rgba(plots.criteria_curves(trials(np.nan))).size
+
+
+def test_variance_curves_take_scalers_that_keep_nothing() -> None:
+    ratios = {"standard": np.array([0.6, 0.3]), "robust": np.array([])}
+    picture = rgba(plots.variance_curve(ratios))
+    assert has_color(picture, plots.SCALER_COLORS["standard"])
 
 
 def test_selection_curve_renders_where_no_trial_has_a_score() -> None:
