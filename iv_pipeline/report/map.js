@@ -214,8 +214,8 @@
 
     view() {
       const side = this.stage.clientWidth || 600;
-      const [target, radius] = this.solid ? this.ball() : [[0, 0, 0], 0.61 * EXTENT];
-      const zoom = Math.log2(side / (1.7 * radius));
+      const [target, radius] = this.solid ? this.ball() : [[0, 0, 0], 0.5 * EXTENT];
+      const zoom = Math.log2(side / ((this.solid ? 1.95 : 2.08) * radius));
       const start = { target, zoom, minZoom: zoom - 1, maxZoom: zoom + 6 };
       if (this.solid) {
         const view = new this.api.OrbitView({ id: "solid", orbitAxis: "Z" });

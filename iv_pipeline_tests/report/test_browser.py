@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,9 +34,10 @@ pytestmark = pytest.mark.browser
 def read(tmp_path: Path, browse: Callable[..., Visit]) -> Callable[..., Visit]:
     """Opens the report of some data."""
 
-    def read(data: ReportData, without: str = "", **options: object) -> Visit:
+    def read(data: ReportData | str, without: str = "", **options: object) -> Visit:
         file = tmp_path / "index.html"
-        file.write_text(render_report(data), encoding="utf-8")
+        html = data if isinstance(data, str) else render_report(data)
+        file.write_text(html, encoding="utf-8")
         visit = browse(**options)
         if without:
             visit.page.add_init_script(
@@ -49,12 +51,17 @@ def read(tmp_path: Path, browse: Callable[..., Visit]) -> Callable[..., Visit]:
     return read
 
 
+@cache
+def whole_page() -> str:
+    return render_report(make())
+
+
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [380, 1400])
 def test_the_page_opens_without_complaint_and_fits_its_window(
     width: int, color_scheme: str, read: Callable[..., Visit], tmp_path: Path
 ) -> None:
-    visit = read(make(), viewport={"width": width, "height": 900}, color_scheme=color_scheme)
+    visit = read(whole_page(), viewport={"width": width, "height": 900}, color_scheme=color_scheme)
     for section in ("verdict", "summary", "descriptor-1", "descriptor-2", "outliers", "agreement", "quality"):
         assert visit.page.locator(f"#{section}").is_visible(), section
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -143,6 +150,11 @@ def sparse(**options: Any) -> ReportData:
     return dataclasses.replace(data, archive=Archive(images))  # type: ignore[arg-type]
 
 
+@cache
+def sparse_page() -> str:
+    return render_report(sparse())
+
+
 def picture_of(color: tuple[int, int, int]) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (96, 72), color).save(buffer, "PNG")
@@ -168,7 +180,7 @@ def shown_color(figure: Locator) -> tuple[int, int, int]:
 def test_hovering_a_point_shows_its_image_and_what_is_known_of_it(
     solid: bool, read: Callable[..., Visit]
 ) -> None:
-    visit = read(sparse())
+    visit = read(sparse_page())
     figure = visit.page.locator("#descriptor-1 figure.map")
     if solid:
         figure.get_by_text("3-D").click()
@@ -188,7 +200,7 @@ def test_hovering_a_point_shows_its_image_and_what_is_known_of_it(
 def test_a_point_is_drawn_where_the_pointer_finds_it_in_the_color_of_its_cluster(
     read: Callable[..., Visit],
 ) -> None:
-    visit = read(sparse())
+    visit = read(sparse_page())
     figure = visit.page.locator("#descriptor-1 figure.map")
     for _ in range(2):
         hover(visit, figure, 1)  # the number of its cluster stands elsewhere
@@ -204,7 +216,7 @@ def test_a_point_is_drawn_where_the_pointer_finds_it_in_the_color_of_its_cluster
 
 
 def test_a_solid_map_turns_when_it_is_dragged(read: Callable[..., Visit]) -> None:
-    visit = read(sparse())
+    visit = read(sparse_page())
     figure = visit.page.locator("#descriptor-1 figure.map")
     figure.get_by_text("3-D").click()
     hover(visit, figure, 5)
@@ -255,7 +267,7 @@ def test_colors_follow_clusters_names_scores_and_labels_and_the_legend_shows_one
 
 
 def test_an_image_is_found_by_its_path_without_a_pointer(read: Callable[..., Visit]) -> None:
-    visit = read(sparse())
+    visit = read(sparse_page())
     figure = visit.page.locator("#descriptor-1 figure.map")
     field = figure.get_by_role("searchbox")
     field.fill("00003")
@@ -275,7 +287,7 @@ def test_an_image_is_found_by_its_path_without_a_pointer(read: Callable[..., Vis
 
 
 def test_a_double_click_leads_from_an_image_to_its_cluster(read: Callable[..., Visit]) -> None:
-    visit = read(sparse())
+    visit = read(sparse_page())
     figure = visit.page.locator("#descriptor-2 figure.map")
     hover(visit, figure, 6)
     visit.page.mouse.dblclick(
@@ -308,7 +320,7 @@ def test_images_without_a_thumbnail_show_the_nearest_one_and_say_so(
 
 
 def test_a_map_out_of_sight_is_given_up_and_drawn_again(read: Callable[..., Visit]) -> None:
-    visit = read(sparse(), viewport={"width": 1200, "height": 500})
+    visit = read(sparse_page(), viewport={"width": 1200, "height": 500})
     figure = visit.page.locator("#descriptor-1 figure.map")
     hover(visit, figure, 0)
     visit.page.locator("#quality").scroll_into_view_if_needed()
@@ -319,7 +331,7 @@ def test_a_map_out_of_sight_is_given_up_and_drawn_again(read: Callable[..., Visi
 
 
 def test_a_browser_that_cannot_draw_maps_says_so_and_keeps_the_picture(read: Callable[..., Visit]) -> None:
-    visit = read(sparse(), without="webgl2")
+    visit = read(sparse_page(), without="webgl2")
     figure = visit.page.locator("#descriptor-1 figure.map")
     figure.scroll_into_view_if_needed()
     figure.get_by_role("status").wait_for()
