@@ -26,6 +26,7 @@ RECLUSTER = (
     "model",
     "evaluation",
     "final",
+    "changes",
 )
 FULL_PIPELINE = ("init", "statistics", "scaled", *RECLUSTER)
 SUMMARISE = ("comparison", "crossings", "disagreements", "ranking", "ranked_outliers", "summary", "report")

@@ -141,8 +141,13 @@ def test_a_refit_without_some_images_keeps_the_numbers_of_the_others(
     deliver_again(pipeline, kept)
     after = pipeline.read("final", "vdc_type")
     written = pipeline.path("final", "vdc_type").read_bytes()
+    changes = pipeline.read("changes", "vdc_type")
+    moved = after["cluster"].to_numpy() != before.loc[kept, "cluster"].to_numpy()
+    told = changes["change"].value_counts()
+    assert (told.get("gone", 0), told.get("moved", 0), told.get("new", 0)) == ((~kept).sum(), moved.sum(), 0)
     assert pipeline.run("recluster", "vdc_type").success  # the same images once more
     assert pipeline.path("final", "vdc_type").read_bytes() == written
+    pd.testing.assert_frame_equal(pipeline.read("changes", "vdc_type"), changes)  # nothing is forgotten
     pipeline.path("clusters", "vdc_type").write_bytes(clusters_before)  # as if the refit had died before it
     assert pipeline.run("recluster", "vdc_type").success
     assert pipeline.path("final", "vdc_type").read_bytes() == written
@@ -569,6 +574,20 @@ def test_a_stage_before_its_inputs_says_what_to_materialise(make_pipeline: Calla
     result = pipeline.materialise("init", partition="vdc_color")
     assert "materialise 'image_index' first" in reasons(result)["init"]
     assert "Traceback" not in reasons(result)["init"]
+
+
+def test_the_summary_keeps_the_ranks_before_the_last_change(again: Callable[..., Pipeline]) -> None:
+    pipeline = again()
+    summary = pipeline.read("summary")
+    assert summary["previous_rank"].isna().all()  # the first one
+    other = summary.assign(rank=summary["rank"].iloc[::-1].to_numpy()).iloc[:2]
+    pipeline.path("summary").unlink()  # a link to the file of another pipeline
+    other.to_csv(pipeline.path("summary"), index=False)
+    for _ in range(2):  # made again, it does not forget
+        assert pipeline.materialise("summary").success
+        ranks = pipeline.read("summary").set_index("descriptor")["previous_rank"]
+        assert ranks.dropna().to_dict() == other.set_index("descriptor")["rank"].to_dict()
+        assert ranks.isna().sum() == 1
 
 
 def test_a_summary_before_any_descriptor_says_what_to_materialise(

@@ -1,5 +1,6 @@
 """Dagster assets, one module per stage; each names its inputs, calls one function and says what to show."""
 
+from iv_pipeline.assets.changes import changes
 from iv_pipeline.assets.cluster_profiles import cluster_profiles
 from iv_pipeline.assets.clustered import clustered
 from iv_pipeline.assets.clustering_trials import clustering_trials
@@ -45,6 +46,7 @@ STAGES: tuple[Stage, ...] = (
     model,
     evaluation,
     final,
+    changes,
     comparison,
     crossings,
     disagreements,

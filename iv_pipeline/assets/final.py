@@ -14,7 +14,7 @@ from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.formats import read_csv
-from iv_pipeline.storage.layout import NAMES
+from iv_pipeline.storage.layout import NAMES, file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 
@@ -166,7 +166,7 @@ def summary(
     clustering_trials: dict[str, pd.DataFrame],
     final: dict[str, pd.DataFrame],
 ) -> Result:
-    """One row a descriptor, best first: what was chosen, its scores and why.
+    """One row a descriptor, best first: what was chosen, its scores, why, and its rank before the ranks changed.
 
     Where true labels exist, how well its clusters label is shown beside; it takes no part in the rank.
     """
@@ -177,6 +177,7 @@ def summary(
     if "label" in image_index:
         truth = {name: evaluate(t["cluster"].to_numpy(), image_index["label"]) for name, t in final.items()}
         frame = frame.merge(pd.DataFrame(truth).T, left_on="descriptor", right_index=True, how="left")
+    frame["previous_rank"] = _previous_ranks(settings, frame)
     best = frame.iloc[0]
     context.log.info("best: %s, %s", best["descriptor"], best["reason"])
     return Result(
@@ -188,3 +189,15 @@ def summary(
             ),
         },
     )
+
+
+def _previous_ranks(settings: Settings, frame: pd.DataFrame) -> pd.Series:
+    """Ranks of the last summary that had others, NaN where there was none or a descriptor was not in it."""
+    path = settings.data_root / file_of("summary")
+    if not path.exists():
+        return pd.Series(np.nan, index=frame.index)
+    stored = read_csv(path).set_index("descriptor")
+    same = stored["rank"].to_dict() == frame.set_index("descriptor")["rank"].to_dict()
+    # a summary that is made again does not make the change before it forgotten
+    earlier = stored.get("previous_rank", pd.Series(dtype=float)) if same else stored["rank"]
+    return frame["descriptor"].map(earlier.astype(float))

@@ -17,7 +17,8 @@ from iv_pipeline.report.page import ReportData, render_report
     kinds=("html",),
     partitioned=False,
     ins=dict.fromkeys(
-        ("pca", "clustering_trials", "cluster_profiles", "final", "projection", "evaluation"), PARTIAL
+        ("pca", "clustering_trials", "cluster_profiles", "final", "changes", "projection", "evaluation"),
+        PARTIAL,
     ),
     code_version="3",
 )
@@ -32,6 +33,7 @@ def report(
     clustering_trials: dict[str, pd.DataFrame],
     cluster_profiles: dict[str, pd.DataFrame],
     final: dict[str, pd.DataFrame],
+    changes: dict[str, pd.DataFrame],
     projection: dict[str, pd.DataFrame],
     evaluation: dict[str, pd.DataFrame],
     crossings: pd.DataFrame,
@@ -45,6 +47,7 @@ def report(
         trials=clustering_trials,
         profiles=cluster_profiles,
         final=final,
+        changes=changes,
         projection=projection,
         evaluation=evaluation,
         variance={name: _variance(maps) for name, maps in pca.items()},

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from iv_pipeline.report.maps import images_of, pack_text, points_of
 from iv_pipeline.report.sections import (
     MAX_CARDS,
+    changes_of,
     cross_tables,
     describe_descriptor,
     describe_quality,
@@ -51,6 +52,8 @@ class ReportData:
         All images, most suspicious first.
     trials, profiles, final, projection
         Frames of the stages `clustering_trials`, `cluster_profiles`, `final` and `projection`, by descriptor.
+    changes
+        Frames of that stage by descriptor.
     evaluation
         Frames of that stage by descriptor; empty where there are no labels.
     variance
@@ -72,6 +75,7 @@ class ReportData:
     trials: dict[str, pd.DataFrame] = field(default_factory=dict)
     profiles: dict[str, pd.DataFrame] = field(default_factory=dict)
     final: dict[str, pd.DataFrame] = field(default_factory=dict)
+    changes: dict[str, pd.DataFrame] = field(default_factory=dict)
     projection: dict[str, pd.DataFrame] = field(default_factory=dict)
     evaluation: dict[str, pd.DataFrame] = field(default_factory=dict)
     variance: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
@@ -109,6 +113,7 @@ def render_report(data: ReportData) -> str:
         images=images,
         labels=[label["title"] for label in images["labels"]],
         verdict=judge(data.summary),
+        changes=changes_of(data.changes, data.summary),
         n_images=len(data.outliers),
         n_flagged=None if best is None else int(best["is_outlier"].sum()),
         sections=sections,

@@ -13,6 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from iv_pipeline.engine import map_ordered
+from iv_pipeline.learn.changes import count_changes
 from iv_pipeline.learn.comparison import square
 from iv_pipeline.learn.selection import described
 from iv_pipeline.report import plots
@@ -111,6 +112,17 @@ class CrossTable:
     rows: list[str]
     columns: list[str]
     cells: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What the run before said otherwise about one descriptor; ranks are NaN where they are unknown."""
+
+    descriptor: str
+    rank: float
+    previous_rank: float
+    is_first: bool
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -342,6 +354,23 @@ def _card(row: Mapping[Any, Any], given: Mapping[int, str], known: set[int], she
         evidence=text(row["evidence"]),
         sheet=data_uri(fit_bytes(row["contact_sheet"], sheet_bytes)) if seen else "",
     )
+
+
+def changes_of(changes: Mapping[str, pd.DataFrame], summary: pd.DataFrame) -> list[Change]:
+    """What changed since the run before, by descriptor in the order of the summary."""
+    ranks = summary.reindex(columns=["descriptor", "rank", "previous_rank"]).set_index("descriptor")
+    order = [*ranks.index.map(str), *changes]
+    return [
+        Change(
+            name,
+            number(ranks["rank"].get(name)),
+            number(ranks["previous_rank"].get(name)),
+            bool((changes[name]["change"] == "new").all()),
+            count_changes(changes[name]),
+        )
+        for name in dict.fromkeys(order)
+        if name in changes
+    ]
 
 
 def heat_maps(comparison: pd.DataFrame) -> tuple[HeatMap | None, list[HeatMap]]:

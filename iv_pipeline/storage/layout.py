@@ -23,6 +23,7 @@ FILES: dict[str, str] = {
     "model": "Models/{descriptor}/model.json",
     "evaluation": "Evaluation/{descriptor}.parquet",
     "final": "Final/{descriptor}.csv",
+    "changes": "Changes/{descriptor}.parquet",
     "ranked_outliers": "Final/outliers.csv",
     "comparison": "Final/comparison.parquet",
     "crossings": "Profiles/crossings.parquet",

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iv_pipeline.learn.changes import since
 from iv_pipeline.report.page import SHEETS_BYTES, ReportData, render_report
 from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
 from iv_pipeline.report.sections import MAX_CARDS, MAX_OUTLIERS, frequent_reasons
@@ -304,6 +305,23 @@ def test_clusters_of_descriptors_are_crossed_by_name_but_not_those_of_combinatio
     assert "2 van 1 bus 0 white sedan 75 % 25 % 1 bus 100 %" in told
     assert "Combining" in page.text
     assert "1.10" in page.text
+
+
+def test_what_changed_since_the_run_before_is_told_by_descriptor() -> None:
+    data = make(descriptors=("type", "color", "osnet"))
+    data.summary["previous_rank"] = [2.0, 1.0, np.nan]
+    first = {name: since(frame, None) for name, frame in data.final.items()}
+    page = parse(render_report(dataclasses.replace(data, changes=first)))
+    assert "This is the first run" in page.text
+    later = data.final["type"].assign(
+        cluster=data.final["type"]["cluster"].where(np.arange(80) < 60, 0), is_outlier=False
+    )
+    changes = {"type": since(later, first["type"]), "color": first["color"]}
+    text = parse(render_report(dataclasses.replace(data, changes=changes))).text
+    told = text[text.index("What changed Against the last run") :]
+    assert "type 1 was 2 0 0 15 19 % 0 2 0 0 0" in told
+    assert "For the first time: color." in told
+    assert "color 2 was 1" not in told
 
 
 def test_a_name_that_a_person_gave_stands_before_the_proposed_one() -> None:
