@@ -1,4 +1,4 @@
-"""The command `iv-pipeline`: draw the demo, run everything, show where Dagster keeps its history."""
+"""The command `iv-pipeline`: draw the demo, run everything, look at it, show where Dagster keeps its history."""
 
 from __future__ import annotations
 
@@ -32,13 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="materialise every stage of every descriptor")
     run.add_argument("descriptors", nargs="*", help="only these descriptors")
+    explore = commands.add_parser("explore", help="open a descriptor in Embedding Atlas; an optional extra")
+    explore.add_argument("descriptor")
+    explore.add_argument("--port", default="5055", help="of the page; 5055 by default")
     commands.add_parser("demo", help="draw the demo delivery, if there is no delivery yet")
     commands.add_parser("env", help="print the exports that make the dagster command share the instance")
     given = parser.parse_args(arguments)
     try:
         if given.command == "run":
             return _run(given.descriptors)
-        if given.command == "demo":
+        if given.command == "explore":
+            _explore(given.descriptor, given.port)
+        elif given.command == "demo":
             _draw_demo()
         else:
             print(f"export DAGSTER_HOME={ensure_home()}")
@@ -127,6 +132,18 @@ def _run(descriptors: Sequence[str]) -> int:
         return 1
     _say_where(settings, home, time.perf_counter() - began)
     return 0
+
+
+def _explore(descriptor: str, port: str) -> None:
+    """Become Embedding Atlas, so that Ctrl-C and its exit status are its own."""
+    from iv_pipeline.config import Settings
+    from iv_pipeline.explore import atlas_command
+
+    command = atlas_command(
+        Settings.from_environment(), descriptor, ["--host", "127.0.0.1", "--port", port, "--no-auto-port"]
+    )
+    print(f"Embedding Atlas of {descriptor}: http://127.0.0.1:{port}", flush=True)
+    os.execv(command[0], command)  # noqa: S606  (the program that was found beside this one)
 
 
 def _execute(

@@ -60,7 +60,7 @@ def thumbnails(archive: ImageArchive | None, paths: Sequence[str]) -> list[tuple
     """A thumbnail of each image, or None and in words why there is none."""
     if archive is None:
         return [(None, "no archive")] * len(paths)
-    return [_thumbnail(archive.glimpse(path)) for path in paths]
+    return [thumbnail_of(archive.glimpse(path)) for path in paths]
 
 
 def sprite_sheets(archive: ImageArchive, paths: Sequence[str]) -> list[str]:
@@ -75,11 +75,12 @@ def sprite_sheets(archive: ImageArchive, paths: Sequence[str]) -> list[str]:
     return list(map_ordered(sheet, -(-len(paths) // size)))
 
 
-def _thumbnail(data: bytes | None) -> tuple[bytes | None, str]:
+def thumbnail_of(data: bytes | None, size: tuple[int, int] = THUMBNAIL) -> tuple[bytes | None, str]:
+    """A thumbnail of one encoded image, or None and in words why there is none."""
     if data is None:
         return None, "not in the archive"
     try:
-        return thumbnail(data, THUMBNAIL, quality=75), ""
+        return thumbnail(data, size, quality=75), ""
     except DECODE_ERRORS:  # the image's reasons say what is wrong with it
         return None, "unreadable"
 

@@ -37,6 +37,9 @@ FILES: dict[str, str] = {
 NAMES = "Names/{descriptor}.csv"
 """Where people name clusters: ``cluster,name``."""
 
+ATLAS = "Atlas/{descriptor}.parquet"
+"""What `iv-pipeline explore` hands to Embedding Atlas."""
+
 
 def file_of(asset: str, descriptor: str | None = None) -> str:
     """Path of the file of `asset` under the data root, for a partitioned asset that of `descriptor`.
