@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
+import io
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import ALGORITHMS, SCALERS
@@ -335,6 +339,39 @@ def test_metadata_stays_small_enough_for_the_event_log(finished: Finished) -> No
     for where, metadata in materialisations(finished).items():
         for name, value in metadata.items():
             assert len(str(value.value)) < 60_000, (where, name)
+
+
+PICTURES = {
+    "pca": "explained_variance",
+    "clustering_trials": "selection",
+    "clusters": "sizes",
+    "outliers": "gallery",
+    "cluster_profiles": "gallery",
+    "projection": "map",
+    "ranked_outliers": "gallery",
+}
+
+
+def test_what_can_be_seen_at_a_glance_is_a_picture(finished: Finished) -> None:
+    shown = materialisations(finished)
+    for asset, name in PICTURES.items():
+        for what in PARTITIONS if asset in FULL_PIPELINE else ("summarise",):
+            markdown = str(shown[asset, what][name].value)
+            kind, data = re.fullmatch(r"!\[\]\(data:image/(\w+);base64,(.*)\)", markdown).groups()  # type: ignore[union-attr]
+            with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+                assert picture.format == kind.upper()
+                assert max(picture.size) > 100
+
+
+def test_every_column_of_every_table_is_described(finished: Finished) -> None:
+    described = 0
+    for (asset, _), metadata in materialisations(finished).items():
+        if "dagster/column_schema" not in metadata:
+            continue
+        for column in metadata["dagster/column_schema"].value.columns:
+            assert column.description, (asset, column.name)
+            described += 1
+    assert described > 200
 
 
 def test_every_asset_says_what_it_is(finished: Finished) -> None:

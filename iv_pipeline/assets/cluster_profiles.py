@@ -1,12 +1,10 @@
 """Stage `cluster_profiles`: what each cluster is."""
 
-import base64
-
 import dagster as dg
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import identities_of
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
@@ -20,11 +18,14 @@ from iv_pipeline.learn.profiles import (
     propose_name,
 )
 from iv_pipeline.report.contact_sheet import contact_sheet
+from iv_pipeline.report.plots import inline
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 SHEET_IMAGES = 24
 SHEET_BYTES = 24_000
+SHOWN_CLUSTERS = 48
+"""Clusters whose most central image is shown in Dagster, the largest ones."""
 SHOWN = ["cluster", "size", "cohesion", "separation", "color", "majority_label", "proposed_name"]
 
 
@@ -49,14 +50,16 @@ def cluster_profiles(
         for geometry in describe_geometry(X, labels, confidence)
     ]
     frame = pd.DataFrame(rows)
-    largest = frame.sort_values("size", ascending=False).iloc[0]
-    sheet = base64.b64encode(largest["contact_sheet"]).decode()
+    by_size = frame.sort_values("size", ascending=False)
     return Result(
         frame,
         lambda: {
             "n_clusters": len(frame),
             "clusters": dg.MetadataValue.md(frame[SHOWN].round(3).to_markdown(index=False)),
-            f"cluster_{largest['cluster']}": dg.MetadataValue.md(f"![](data:image/jpeg;base64,{sheet})"),
+            **gallery(settings, [central[0] for central in by_size["central"].head(SHOWN_CLUSTERS)]),
+            f"cluster_{by_size['cluster'].iloc[0]}": dg.MetadataValue.md(
+                inline(by_size["contact_sheet"].iloc[0])
+            ),
         },
     )
 

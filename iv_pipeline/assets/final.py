@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.clusters import changes_of
+from iv_pipeline.assets.delivery import gallery
+from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import InputError
@@ -137,6 +139,7 @@ def ranked_outliers(
             "descriptors": len(outliers),
             "with_reasons": int((frame["reasons"] != "").sum()),
             **judged,
+            **gallery(settings, frame[IMAGE_PATH].head(SHOWN_IMAGES)),
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
     )

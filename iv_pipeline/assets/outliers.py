@@ -4,6 +4,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.delivery import gallery
 from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
@@ -11,6 +12,9 @@ from iv_pipeline.config import Settings
 from iv_pipeline.learn.outliers import flag, score_outliers
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
+
+SHOWN_IMAGES = 32
+"""Most suspicious images that Dagster shows."""
 
 
 @stage(
@@ -50,13 +54,14 @@ def outliers(
     flagged = ~usable
     flagged[usable] = flag(scores["score"], config.outliers.contamination)
     frame["is_outlier"] = flagged
-    top = frame.sort_values("score", ascending=False, kind="stable").head(10).round(3)
+    ranked = frame.sort_values("score", ascending=False, kind="stable")
     return Result(
         frame,
         lambda: {
             "outliers": int(flagged.sum()),
             "outlier_share": float(flagged.mean()),
-            "highest_scores": dg.MetadataValue.md(top.to_markdown(index=False)),
+            **gallery(settings, ranked[IMAGE_PATH].head(SHOWN_IMAGES)),
+            "highest_scores": dg.MetadataValue.md(ranked.head(10).round(3).to_markdown(index=False)),
         },
         lambda: [Check("scores_in_range", bool(frame["score"].between(0, 1).all()))],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from iv_pipeline.learn.selection import described
+from iv_pipeline.report.pictures import data_uri
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,9 +66,9 @@ _NUMBERED_CLUSTERS = 80
 _GOLDEN_ANGLE = 137.508
 
 
-def inline(png: bytes) -> str:
+def inline(picture: bytes) -> str:
     """A picture as markdown that needs no file beside it."""
-    return f"![](data:image/png;base64,{base64.b64encode(png).decode()})"
+    return f"![]({data_uri(picture)})"
 
 
 def cluster_color(number: int) -> str:

@@ -11,6 +11,7 @@ from upath import UPath
 
 from iv_pipeline.errors import InputError, MissingStageError
 from iv_pipeline.metering import Meter
+from iv_pipeline.storage.columns import describe_column
 from iv_pipeline.storage.formats import FORMATS
 from iv_pipeline.storage.layout import FILES, file_of
 from iv_pipeline.storage.tables import VectorTable
@@ -104,7 +105,8 @@ class StageIOManager(dg.UPathIOManager):
             if context.has_asset_partitions
             else self._get_path(context)
         )
-        facts: dict[str, Any] = {**describe(obj.value), "bytes": path.stat().st_size, **obj.metadata()}
+        table = context.asset_key.to_python_identifier()
+        facts: dict[str, Any] = {**describe(obj.value, table), "bytes": path.stat().st_size, **obj.metadata()}
         facts["seconds"] = round(obj.meter.seconds, 3)
         facts["peak_memory_mb"] = round(obj.meter.peak_anonymous_bytes / 2**20, 1)
         return {name: _readable(value) for name, value in facts.items()}
@@ -122,20 +124,24 @@ def is_fan_in(context: dg.InputContext) -> bool:
     )
 
 
-def describe(value: Any) -> dict[str, Any]:
-    """Rows, dimensions and columns of a stage's value, as far as it has them."""
+def describe(value: Any, table: str = "") -> dict[str, Any]:
+    """Rows, dimensions and columns of the value of the stage `table`, as far as it has them."""
     if isinstance(value, VectorTable):
         dimensions = {f"dimensions_{c}": value.vectors(c).shape[1] for c in value.vector_columns}
-        columns = [dg.TableColumn(f.name, str(f.type)) for f in value.schema]
+        columns = [_column(table, f.name, f.type) for f in value.schema]
         return {
             "dagster/row_count": value.n_rows,
             **dimensions,
             "dagster/column_schema": dg.TableSchema(columns),
         }
     if isinstance(value, pd.DataFrame):
-        columns = [dg.TableColumn(str(name), str(dtype)) for name, dtype in value.dtypes.items()]
+        columns = [_column(table, name, dtype) for name, dtype in value.dtypes.items()]
         return {"dagster/row_count": len(value), "dagster/column_schema": dg.TableSchema(columns)}
     return {}
+
+
+def _column(table: str, name: object, dtype: object) -> dg.TableColumn:
+    return dg.TableColumn(str(name), str(dtype), description=describe_column(table, str(name)) or None)
 
 
 class StageStore(dg.ConfigurableIOManagerFactory[StageIOManager]):

@@ -1,0 +1,193 @@
+"""What the columns of every stage's table hold: shown in Dagster, and written out in docs/data-contract.md."""
+
+from __future__ import annotations
+
+EVERYWHERE: dict[str, str] = {
+    "image_path": "path of the image, as the delivery names it",
+    "descriptor": "name of the descriptor or combination",
+    "scaler": "how features were scaled: standard, minmax or robust",
+    "representation": "what was clustered: components (pca), or what was made of them",
+    "algorithm": "clustering algorithm",
+    "parameters": "of the algorithm, as JSON",
+    "n_clusters": "number of clusters, noise not counted",
+    "noise_share": "share of the usable images that are in no cluster",
+    "predictability": "how well descriptors that took no part predict the clusters; 1 is perfect, 0 chance",
+    "stability": "agreement of fits on disjoint halves of the sample; 1 is perfect, 0 chance",
+    "identity": "how well photos of one vehicle fall together; 1 is perfect, 0 chance",
+    "calinski_harabasz": "variance ratio criterion (Calinski and Harabasz 1974); more is better",
+    "davies_bouldin": "Davies–Bouldin index (1979); less is better",
+    "silhouette": "mean silhouette (Rousseeuw 1987) in [−1, 1]; more is better",
+    "adjusted_rand": "adjusted Rand index (Hubert and Arabie 1985); 1 is perfect, 0 chance",
+    "adjusted_mutual_information": "adjusted mutual information (Vinh et al. 2010); 1 is perfect, 0 chance",
+    "homogeneity": "share of the labels’ uncertainty that clusters take away (Rosenberg, Hirschberg 2007)",
+    "completeness": "share of the clusters’ uncertainty that labels take away",
+    "v_measure": "harmonic mean of homogeneity and completeness",
+    "kept": "whether it is the best of its algorithm, and was fitted on all images",
+    "won": "whether it was chosen",
+    "cluster": "number of the cluster; −1 for noise and rows that cannot be used",
+    "confidence": "in [0, 1]: how sure the cluster is, by the algorithm's own measure",
+    "is_outlier": "whether the image should be looked at before it trains anything",
+    "name": "name of the cluster: a person's, else the proposed one; empty for noise",
+    "duplicate_group": "number of the group of pictures that look the same; −1 alone",
+    "standard": "vector under the standard scaler (mean 0, variance 1)",
+    "minmax": "vector under the min-max scaler (0 to 1)",
+    "robust": "vector under the robust scaler (median 0, interquartile range 1)",
+    "label": "true label, where there is one",
+    "share": "share of all images",
+}
+"""By the column's name, for all tables that say nothing else."""
+
+OF_TABLE: dict[str, dict[str, str]] = {
+    "image_index": {
+        "image_id": "row in the delivery, and in every table",
+        "vehicle_id": "vehicle that the path names, where delivery.identity says how",
+    },
+    "init": {"descriptor": "raw vector; for a combination those of its descriptors side by side"},
+    "views": {"row": "row in the delivery"},
+    "clustering_trials": {
+        "tried": "parameters as they were asked for, as JSON",
+        "predicted_by": "predictability by each judge, as JSON",
+        "seconds": "that the fit took on the sample",
+        "incumbent": "whether it had won when other images were clustered",
+        "criterion": "by which trials are compared",
+        "reason": "of the choice, in one sentence; at the winner",
+    },
+    "representation": {
+        "vectors": "what is clustered, float32",
+        "source": "what the vector was made of, to know it again; NaN if placed between others",
+    },
+    "neighbors": {
+        "indices": "rows of the nearest neighbours, nearest first",
+        "distances": "to them, Euclidean",
+    },
+    "clusters": {
+        "representation": "vector that was clustered, where it is not the reduced one",
+        "core_distance": "distance to the min_samples-th neighbour, by which density methods attach new images",
+        "start": "cluster of the earlier fit that this one started from; −1 where it knew none",
+    },
+    "outliers": {
+        "isolation_forest": "isolation forest (Liu et al. 2008), in [0, 1]",
+        "knn_distance": "mean distance to the nearest neighbours, scaled to [0, 1]",
+        "lof": "local outlier factor (Breunig et al. 2000), in [0, 1]",
+        "glosh": "outlier score of the density hierarchy (Campello et al. 2015), in [0, 1]",
+        "score": "mean of the methods, in [0, 1]; 1 for rows that cannot be used",
+    },
+    "image_quality": {
+        "width": "pixels",
+        "height": "pixels",
+        "brightness": "mean luma in [0, 1]",
+        "contrast": "standard deviation of luma in [0, 1]",
+        "overexposed_share": "share of pixels with luma of at least 0.97",
+        "underexposed_share": "share of pixels with luma of at most 0.06",
+        "glare_share": "share of the largest near-white blob that fades out",
+        "sharpness": "log10 of the variance of the Laplacian over that of luma",
+        "edge_share": "share of the middle that has a notable gradient",
+        "centre_difference": "colour distance of the centre from the border, 0 to 5",
+        "entropy": "of the luma histogram over its maximum, 0 to 1",
+        "red": "mean in [0, 1]",
+        "green": "mean in [0, 1]",
+        "blue": "mean in [0, 1]",
+        "phash": "perceptual hash of 64 bits; 0 without structure",
+        "error": "why the picture could not be read, empty where it could",
+        "score": "how bad the picture is, in [0, 1]",
+        "reasons": "what is bad in it, in words",
+    },
+    "projection": {
+        "x2": "place on the 2-D map; NaN for rows that cannot be used",
+        "y2": "place on the 2-D map",
+        "x3": "place on the 3-D map",
+        "y3": "place on the 3-D map",
+        "z3": "place on the 3-D map",
+    },
+    "cluster_profiles": {
+        "cluster": "number of the cluster",
+        "size": "images",
+        "cohesion": "1 minus its mean squared distance to the centroid over that of all images to theirs",
+        "separation": "distance to the nearest other centroid over the root mean square distance to its own",
+        "nearest_cluster": "cluster whose centroid is nearest",
+        "centroid_distances": "to the centroid of each cluster",
+        "central": "images nearest to the centroid",
+        "typical": "images at the median distance from it",
+        "borderline": "images least firmly in the cluster",
+        "color": "of its vehicles, in words; empty if mixed or unknown",
+        "color_share": "share of its exemplars of that colour",
+        "brightness": "mean luma of its exemplars, 0 to 1",
+        "majority_label": "label that most of its labelled images have",
+        "majority_share": "share of them that have it",
+        "proposed_name": "name that the above suggests",
+        "evidence": "for that name, in one sentence",
+        "contact_sheet": "JPEG of its exemplars",
+        "identity_agreement": "how surely other photos of its vehicles lie in it too",
+    },
+    "evaluation": {
+        "strategy": "what a person does: name clusters, label images at random, or every label there is",
+        "clusters_named": "the largest first",
+        "exemplars": "images looked at in each cluster",
+        "images": "that a person looks at in all",
+        "accuracy": "share of unseen images that get the right label",
+    },
+    "final": {
+        "outlier_score": "in [0, 1], mean of the methods of this descriptor",
+        "status": "ok, noise, or why the row cannot be used",
+    },
+    "changes": {
+        "cluster_before": "number of the cluster in the run before",
+        "name_before": "name of that cluster then",
+        "is_outlier_before": "the verdict then",
+        "change": "new, gone, moved (to a cluster of another number) or kept",
+    },
+    "ranked_outliers": {
+        "score": "over all descriptors and the picture, in [0, 1]",
+        "reasons": "in words, separated by semicolons",
+        "quality_score": "share of the score that the picture gave",
+        "descriptor_score": "share of the score that descriptors gave",
+    },
+    "comparison": {
+        "kind": "whether descriptors are compared, or algorithms of one",
+        "first": "one of the pair",
+        "second": "the other",
+        "descriptor": "whose algorithms they are; empty between descriptors",
+    },
+    "crossings": {
+        "first": "descriptor of the cluster",
+        "cluster": "number of the cluster",
+        "second": "the other descriptor",
+        "other_cluster": "number of its cluster",
+        "images": "in both",
+        "share": "of the cluster's images",
+        "lift": "that share over the other cluster's share of all images",
+    },
+    "disagreements": {
+        "disagreement": "in bits: large if hardly any other image lies in the same clusters of two descriptors"
+    },
+    "summary": {
+        "rank": "1 labels best",
+        "strength": "predictability with the panel of judges taken out",
+        "combining_gain": "of a combination over the best of its descriptors, judge by judge",
+        "criterion": "by which it was chosen",
+        "reason": "of the choice, in one sentence",
+        "outlier_share": "share of images flagged",
+        "label_accuracy": "share of held-out labels that clusters named by majority get right",
+        "previous_rank": "before the ranks last changed",
+    },
+}
+"""By table and column, where a table means something of its own."""
+
+STARTING: dict[str, str] = {
+    "label_": "true label of another kind",
+    "rank_": "rank by that criterion, 1 is best",
+}
+
+
+def describe_column(table: str, column: str) -> str:
+    """What a column of a stage's table holds, in one line; empty where the line would say its name again."""
+    own = OF_TABLE.get(table, {}).get(column) or EVERYWHERE.get(column)
+    if own:
+        return own
+    if table == "clusters" and column.startswith("label_"):
+        return f"cluster by {column.removeprefix('label_')}, numbered by size"
+    if table == "views":
+        return "components of one descriptor of the sampled images"
+    if table == "disagreements":
+        return "cluster of that descriptor"
+    return next((words for start, words in STARTING.items() if column.startswith(start)), "")
