@@ -1,0 +1,343 @@
+"""What README and docs say: commands, code, configuration, links and tables."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from iv_pipeline.assets import STAGES
+from iv_pipeline.config import load_config
+from iv_pipeline.storage.columns import describe_column
+from iv_pipeline.storage.layout import FILES
+from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, QUICK, REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from iv_pipeline_tests.conftest import Finished, Pipeline
+
+READMES = (REPOSITORY / "README.md", REPOSITORY / "README.ru.md")
+PAGES = (*READMES, *sorted((REPOSITORY / "docs").glob("*.md")))
+names = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in one language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+def commands(page: Path) -> list[str]:
+    lines = "".join(blocks(page, "sh")).splitlines()
+    return [command for line in lines if (command := line.partition("#")[0].strip())]
+
+
+# ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+IN_ORDER = (
+    'eval "$(make -s env)" && export PATH="$PWD/.venv/bin:$PATH"',
+    "dagster asset materialize -m iv_pipeline.definitions --select image_index",
+    "dagster asset materialize -m iv_pipeline.definitions --select init,statistics --partition vdc_color",
+    "dagster job execute -m iv_pipeline.definitions -j prepare",
+    ".venv/bin/iv-pipeline run vdc_color",
+    "dagster asset materialize -m iv_pipeline.definitions --select report",
+)
+"""Typed as they stand, one after another in one shell."""
+ELSEWHERE = {
+    "make run": "test_docs.py::test_make_targets_run_what_is_tested",
+    "make ui": "test_docs.py::test_make_targets_run_what_is_tested",
+    "make test": ".ci/run",
+    "make lint": ".ci/run",
+    "IV_DELIVERY=/path/to/Intellivision_case IV_DATA_ROOT=/path/to/results make run": (
+        "test_docs.py::test_make_targets_run_what_is_tested"
+    ),
+    "dagster job backfill -w workspace.yaml -j full_pipeline --all all --noprompt": (
+        "test_commands.py::test_backfilling_all_means_every_descriptor_and_combination"
+    ),
+    "dagster job backfill -w workspace.yaml -j full_pipeline --partitions vdc_type,vdc_color --noprompt": (
+        "test_commands.py::backfilled"
+    ),
+    ".venv/bin/pip install -c constraints.txt -e '.[explore]'": (
+        "test_docs.py::test_extras_are_those_that_are_named"
+    ),
+    ".venv/bin/iv-pipeline explore vdc_type": (
+        "test_explore.py::test_the_table_is_written_again_only_when_a_stage_is_newer"
+    ),
+    ".venv/bin/iv-pipeline run brand": "test_docs.py::test_a_descriptor_is_added_as_the_page_says",
+}
+"""Other commands, and the test or the script that runs them."""
+
+
+@names
+def test_every_command_is_one_that_is_run(page: Path) -> None:
+    assert set(commands(page)) <= {*IN_ORDER, *ELSEWHERE}
+
+
+def test_what_is_run_elsewhere_is_there_and_said_somewhere() -> None:
+    said = {command for page in PAGES for command in commands(page)}
+    assert {*IN_ORDER, *ELSEWHERE} == said
+    for command, where in ELSEWHERE.items():
+        file, _, name = where.partition("::")
+        text = (REPOSITORY / (file if name == "" else f"iv_pipeline_tests/{file}")).read_text(
+            encoding="utf-8"
+        )
+        assert f"def {name}(" in text if name else command in text, command
+
+
+def test_commands_of_the_pages_run_one_after_another(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = make_pipeline(**QUICK)
+    given = {k: v for k, v in pipeline.environment.items() if k != "DAGSTER_HOME"}
+    own_bin = str(Path(sys.executable).parent)
+    # the environment that runs the tests stands in for .venv, which another one may be
+    script = " &&\n".join(IN_ORDER).replace(".venv/bin", "$OWN_BIN").replace("$PWD/$OWN_BIN", "$OWN_BIN")
+    ran = subprocess.run(
+        ["bash", "-euc", script.replace("$(make -s env)", "$($OWN_BIN/iv-pipeline env)")],
+        cwd=REPOSITORY,
+        env=given | {"OWN_BIN": own_bin},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert pipeline.path("final", "vdc_color").is_file()
+    assert pipeline.path("report").is_file()
+
+
+@pytest.mark.parametrize("target", ["run", "ui", "env", "test", "lint", "demo"])
+def test_make_targets_run_what_is_tested(target: str) -> None:
+    planned = subprocess.run(
+        ["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    expected = {
+        "run": ".venv/bin/iv-pipeline run",
+        "ui": ".venv/bin/dagster dev -w workspace.yaml",
+        "env": ".venv/bin/iv-pipeline env",
+        "test": ".venv/bin/python -m pytest",
+        "lint": ".venv/bin/mypy",
+        "demo": ".venv/bin/iv-pipeline demo",
+    }
+    assert expected[target] in planned
+
+
+@names
+def test_extras_are_those_that_are_named(page: Path) -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    for extra in re.findall(r"-e '\.\[(\w+)\]'", page.read_text(encoding="utf-8")):
+        assert re.search(rf"^{extra} = \[$", project, re.MULTILINE), extra
+
+
+# ── code, configuration, links ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: page.name)
+def test_python_of_the_readme_runs_on_a_finished_data_root(
+    page: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").symlink_to(finished.pipeline.root)
+    monkeypatch.chdir(tmp_path)
+    vectors = finished.pipeline.matrix("vdc_type")[:7]
+    variables = {"vectors": vectors}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), variables)  # noqa: S102  (our own page)
+    assert len(variables["labels"]) == len(vectors)
+    final = finished.pipeline.read("final", "vdc_type")
+    np.testing.assert_array_equal(pd.DataFrame(variables["labels"])["cluster"], final["cluster"][:7])
+
+
+@names
+def test_examples_of_configuration_are_valid(page: Path, tmp_path: Path) -> None:
+    for text in blocks(page, "yaml"):
+        file = tmp_path / "pipeline.yaml"
+        given = yaml.safe_load(text)
+        file.write_text(yaml.safe_dump({"descriptors": CONFIG["descriptors"]} | given), encoding="utf-8")
+        load_config(file, None)
+
+
+@names
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_both_readmes_say_the_same() -> None:
+    english, russian = (path.read_text(encoding="utf-8") for path in READMES)
+
+    def shape(text: str) -> list[str]:
+        """Levels of headings, files and figures of tables, and links, in their order."""
+        return re.findall(r"^#+(?= )|^\| *`[^`]+`|^!\[|\]\([^)]+\)", text, re.MULTILINE)
+
+    same = [part for part in shape(english) if "README" not in part]
+    assert same == [part for part in shape(russian) if "README" not in part]
+    for language in ("sh", "python", "yaml"):
+        ours, theirs = (
+            [
+                line.partition("#")[0].rstrip()
+                for block in blocks(path, language)
+                for line in block.splitlines()
+            ]
+            for path in READMES
+        )
+        assert ours == theirs  # comments are in their own language
+    numbers = [
+        sorted(re.findall(r"\d[\d,.]*", re.sub(r"[\u00a0 ](?=\d{3}\b)", ",", t))) for t in (english, russian)
+    ]
+    assert len(numbers[0]) == len(numbers[1])
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_readme_names_the_file_of_every_stage() -> None:
+    text = READMES[0].read_text(encoding="utf-8")
+    rows = "".join(re.findall(r"^\|.*$", text, re.MULTILINE))
+    assert [stage.name for stage in STAGES if f"`{stage.name}`" not in rows] == []
+
+
+def test_the_data_contract_names_every_file_and_column(finished: Finished) -> None:
+    text = (REPOSITORY / "docs" / "data-contract.md").read_text(encoding="utf-8")
+    for stage in STAGES:
+        file, said = FILES[stage.name].replace("{descriptor}", "<d>"), (inspect.getdoc(stage.function) or "")
+        assert f"## {stage.name}\n\n`{file}`: {said.splitlines()[0]}\n" in text
+    for asset, partition in [
+        (a, p) for a, f in FILES.items() for p in PARTITIONS if f.endswith(("csv", "parquet"))
+    ]:
+        path = finished.pipeline.path(asset, partition if "{" in FILES[asset] else None)
+        section = text.partition(f"## {asset}\n")[2].partition("\n## ")[0]
+        for column in (
+            finished.pipeline.read(asset, partition if "{" in FILES[asset] else None) if path.exists() else ()
+        ):
+            row = f"| `{column}` | {describe_column(asset, column)} |"
+            pattern = {
+                "ranking": "`rank_<criterion>`",
+                "image_index": "`label_<kind>`",
+                "disagreements": "`<descriptor>`",
+            }
+            assert row in section or pattern.get(asset, "?") in section, row
+
+
+def test_imports_point_one_way() -> None:
+    allowed = {
+        "engine": {"errors"},
+        "learn": {"errors", "engine", "learn", "scaler"},
+        "storage": {"config", "engine", "errors", "metering", "scaler", "storage"},
+        "report": {"engine", "learn", "report", "storage"},
+    }
+    for part, may in allowed.items():
+        folder = REPOSITORY / "iv_pipeline" / part
+        files = folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]
+        for file in files:
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("iv_pipeline."):
+                    assert (node.module or "").split(".")[1] in may, f"{file.name} imports {node.module}"
+                if part == "learn" and isinstance(node, ast.Import | ast.ImportFrom):
+                    imported = (
+                        [node.module or ""]
+                        if isinstance(node, ast.ImportFrom)
+                        else [a.name for a in node.names]
+                    )
+                    assert not any(name.split(".")[0] == "dagster" for name in imported), file
+
+
+# ── extending ────────────────────────────────────────────────────────────────────────────────────────────────
+
+EXTENDING = REPOSITORY / "docs" / "extending.md"
+
+
+def apply(diff: str, file: Path) -> None:
+    """What the page's diff says: each hunk's old lines, found once, become its new ones."""
+    text = file.read_text(encoding="utf-8")
+    for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE):
+        lines = hunk.splitlines(keepends=True)
+        old = "".join(line[1:] for line in lines if line[0] in " -")
+        assert text.count(old) == 1, old
+        text = text.replace(old, "".join(line[1:] for line in lines if line[0] in " +"))
+    file.write_text(text, encoding="utf-8")
+
+
+def test_an_algorithm_is_added_as_the_page_says(
+    make_pipeline: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    package = tmp_path / "iv_pipeline"
+    shutil.copytree(REPOSITORY / "iv_pipeline", package, ignore=shutil.ignore_patterns("__pycache__"))
+    page = EXTENDING.read_text(encoding="utf-8")
+    (module,) = re.findall(r"Write `(iv_pipeline/learn/clustering/\w+\.py)`", page)
+    (code,) = blocks(EXTENDING, "python")
+    (tmp_path / module).write_text(code, encoding="utf-8")
+    for diff, file in zip(
+        blocks(EXTENDING, "diff"), ("learn/clustering/__init__.py", "config.py"), strict=True
+    ):
+        assert f"`iv_pipeline/{file}`" in page
+        apply(diff, package / file)
+    pipeline = make_pipeline(
+        **QUICK,
+        combinations={},
+        trials={
+            "algorithms": ["bisecting", "kmeans"],
+            "representations": ["pca"],
+            "n_clusters": [5],
+            "naming_budget": 5,
+        },
+    )
+    config = yaml.safe_load(pipeline.config.read_text(encoding="utf-8"))
+    config["descriptors"]["vdc_color"] = {
+        "file": "descriptors/vdc_color.pickle",
+        "choose": {"algorithm": "bisecting"},
+    }
+    pipeline.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    code = "import sys; from iv_pipeline.cli import main; sys.exit(main(['run', 'vdc_color']))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=pipeline.environment | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    trials = pipeline.read("clustering_trials", "vdc_color")
+    assert trials.loc[trials["won"], "algorithm"].to_list() == ["bisecting"]
+    assert pipeline.read("final", "vdc_color")["cluster"].nunique() == 5
+    label = (
+        "import json, pickle, sys; from iv_pipeline.labelling import load_labeller;"
+        "X = pickle.load(open(sys.argv[2], 'rb')); print(json.dumps("
+        "load_labeller(sys.argv[1], 'vdc_color').label(X)['cluster'].tolist()))"
+    )
+    labelled = subprocess.run(
+        [sys.executable, "-c", label, str(pipeline.root), str(pipeline.pickle_of("vdc_color"))],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known = np.array(json.loads(labelled.stdout))
+    assert np.mean(known == pipeline.read("final", "vdc_color")["cluster"]) > 0.98
+    assert importlib.util.find_spec("iv_pipeline.learn.clustering.bisecting") is None  # here nothing changed
+
+
+def test_a_descriptor_is_added_as_the_page_says(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = make_pipeline(**QUICK, combinations={})
+    given = yaml.safe_load(blocks(EXTENDING, "yaml")[0])
+    config = yaml.safe_load(pipeline.config.read_text(encoding="utf-8")) | given
+    pipeline.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    rng = np.random.default_rng(0)
+    pipeline.deliver("brand", rng.normal(size=(len(pipeline.matrix("vdc_type")), 24)).astype(np.float32))
+    ran = pipeline.command("iv-pipeline", "run", "brand", timeout=300)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert len(pipeline.read("final", "brand")) == len(pipeline.matrix("vdc_type"))
+    assert pipeline.read("summary")["descriptor"].to_list() == ["brand"]
