@@ -10,6 +10,7 @@ from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.report.page import ReportData, render_report
+from iv_pipeline.storage.layout import file_of
 
 
 @stage(
@@ -51,6 +52,7 @@ def report(
         projection=projection,
         evaluation=evaluation,
         variance={name: _variance(maps) for name, maps in pca.items()},
+        constant={name: _constant_features(settings, name) for name in final},
         names={name: given_names(settings, name) for name in final},
         crossings=crossings,
         archive=open_delivery(settings).archive(),
@@ -61,3 +63,11 @@ def report(
 
 def _variance(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {kind: fitted.explained_variance_ratio for kind, fitted in unpack_maps(maps).items()}
+
+
+def _constant_features(settings: Settings, descriptor: str) -> list[int]:
+    """Features that say nothing, read without the covariance beside them, which is large."""
+    path = settings.data_root / file_of("statistics", descriptor)
+    with path.open("rb") as source, np.load(source, allow_pickle=False) as stored:
+        constant: list[int] = np.flatnonzero(stored["minimum"] == stored["maximum"]).tolist()
+    return constant

@@ -58,6 +58,8 @@ class ReportData:
         Frames of that stage by descriptor; empty where there are no labels.
     variance
         Explained variance ratio of the components behind each scaler, by descriptor.
+    constant
+        Numbers of the features that are the same in all images, by descriptor.
     names
         Names that people gave to clusters, by descriptor; also of clusters that are gone.
     crossings
@@ -79,6 +81,7 @@ class ReportData:
     projection: dict[str, pd.DataFrame] = field(default_factory=dict)
     evaluation: dict[str, pd.DataFrame] = field(default_factory=dict)
     variance: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    constant: dict[str, list[int]] = field(default_factory=dict)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
     crossings: pd.DataFrame | None = None
     archive: ImageArchive | None = None
@@ -126,6 +129,8 @@ def render_report(data: ReportData) -> str:
         within=within,
         crossed=cross_tables(data.crossings, single_descriptors(data.summary), data.profiles, data.names),
         quality=describe_quality(data.final, data.outliers["image_path"], data.archive),
+        constant={name: features for name, features in data.constant.items() if features},
+        n_varying=sum(not features for features in data.constant.values()),
         has_archive=data.archive is not None,
     )
 

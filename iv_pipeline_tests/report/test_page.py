@@ -521,6 +521,14 @@ def test_an_image_more_adds_few_bytes_to_the_page() -> None:
     assert (pages[1] - pages[0]) / (sizes[1] - sizes[0]) < 20
 
 
+def test_constant_features_are_named() -> None:
+    data = dataclasses.replace(make(), constant={"type": [3, 9], "color": []})
+    page = parse(render_report(data))
+    assert "type has 2 constant features, which say nothing and are scaled by 1: 3, 9." in page.text
+    varying = dataclasses.replace(data, constant={"type": [], "color": []})
+    assert "Every feature of these descriptors varies." in parse(render_report(varying)).text
+
+
 def test_the_page_is_small_however_many_clusters_have_large_sheets() -> None:
     names = tuple(str(i) for i in range(MAX_CARDS + 20))
     sheet = picture(300, 150)
