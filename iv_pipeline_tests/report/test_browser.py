@@ -351,3 +351,10 @@ def test_maps_of_many_images_wait_to_be_asked(
     figure.get_by_role("button", name="Look closer at all 12 images").click()
     hover(visit, figure, 2)
     assert visit.errors == []
+
+
+def test_names_beside_a_heat_map_stay_readable_in_a_narrow_window(read: Callable[..., Visit]) -> None:
+    visit = read(whole_page(), viewport={"width": 380, "height": 900})
+    width = "(cells) => Math.min(...cells.map((cell) => cell.getBoundingClientRect().width))"
+    assert visit.page.locator("#agreement tbody th").evaluate_all(width) > 90
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 380
