@@ -5,6 +5,8 @@ import math
 import os
 import pickle
 import re
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -35,9 +37,8 @@ from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.pickles import open_matrix
-from iv_pipeline_tests.conftest import PARTITIONS, Finished
+from iv_pipeline_tests.conftest import PARTITIONS, REPOSITORY, Finished
 
-REPOSITORY = Path(__file__).parent.parent
 N = 6000
 FLOAT32 = np.dtype(np.float32)
 
@@ -506,3 +507,16 @@ def test_criteria_are_judged_on_a_finished_run(
     chosen = pipeline.read("summary").set_index("descriptor")["n_clusters"]
     for name in PARTITIONS:
         assert re.search(rf"\| {re.escape(name)} +\|.*\| +{chosen[name]} \|", page)
+
+
+@pytest.mark.browser
+def test_the_report_is_written_and_opened_at_any_size() -> None:
+    if not (shutil.which("chromium") or shutil.which("google-chrome")):
+        pytest.skip("no browser on the PATH: neither chromium nor google-chrome")
+    command = [sys.executable, "-m", "benchmarks.page", "--images", "300", "--descriptors", "1"]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    number = r"\d+\.\d+"
+    opened = ", ".join([number] * 3)
+    told = rf"300 images, 1 descriptors: {number} MB, written in {number} s, opened in {opened} s"
+    assert re.fullmatch(told, ran.stdout.strip())

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +26,7 @@ from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, QUICK, REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from iv_pipeline_tests.conftest import Finished, Pipeline
 
@@ -50,6 +50,7 @@ def commands(page: Path) -> list[str]:
 # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 IN_ORDER = (
+    "make run",
     'eval "$(make -s env)" && export PATH="$PWD/.venv/bin:$PATH"',
     "dagster asset materialize -m iv_pipeline.definitions --select image_index",
     "dagster asset materialize -m iv_pipeline.definitions --select init,statistics --partition vdc_color",
@@ -59,7 +60,6 @@ IN_ORDER = (
 )
 """Typed as they stand, one after another in one shell."""
 ELSEWHERE = {
-    "make run": "test_docs.py::test_make_targets_run_what_is_tested",
     "make ui": "test_docs.py::test_make_targets_run_what_is_tested",
     "make test": ".ci/run",
     "make lint": ".ci/run",
@@ -100,15 +100,14 @@ def test_what_is_run_elsewhere_is_there_and_said_somewhere() -> None:
 
 
 def test_commands_of_the_pages_run_one_after_another(make_pipeline: Callable[..., Pipeline]) -> None:
-    pipeline = make_pipeline(**QUICK)
-    given = {k: v for k, v in pipeline.environment.items() if k != "DAGSTER_HOME"}
-    own_bin = str(Path(sys.executable).parent)
-    # the environment that runs the tests stands in for .venv, which another one may be
-    script = " &&\n".join(IN_ORDER).replace(".venv/bin", "$OWN_BIN").replace("$PWD/$OWN_BIN", "$OWN_BIN")
+    pipeline = make_pipeline(
+        **QUICK, descriptors={"vdc_color": CONFIG["descriptors"]["vdc_color"]}, combinations={}
+    )
+    given = {name: value for name, value in pipeline.environment.items() if name != "DAGSTER_HOME"}
     ran = subprocess.run(
-        ["bash", "-euc", script.replace("$(make -s env)", "$($OWN_BIN/iv-pipeline env)")],
+        ["bash", "-euc", "\n".join(IN_ORDER)],
         cwd=REPOSITORY,
-        env=given | {"OWN_BIN": own_bin},
+        env=given,
         capture_output=True,
         text=True,
         check=False,

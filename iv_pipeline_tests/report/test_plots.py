@@ -164,4 +164,5 @@ def test_the_same_frame_gives_the_same_bytes() -> None:
 
 
 def test_inline_makes_markdown_that_carries_the_picture() -> None:
-    assert plots.inline(b"png") == "![](data:image/png;base64,cG5n)"
+    assert plots.inline(b"\x89PNG") == "![](data:image/png;base64,iVBORw==)"
+    assert plots.inline(b"\xff\xd8") == "![](data:image/jpeg;base64,/9g=)"
