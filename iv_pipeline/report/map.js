@@ -202,26 +202,37 @@
       this.paint();
       this.deck = new Deck({
         parent: this.stage,
-        ...this.view(),
-        controller: this.controller(),
+        views: this.lens(),
+        initialViewState: this.start(),
         touchAction: "pan-y", // a finger that goes down the page goes on
         layers: this.layers(),
         getCursor: ({ isDragging }) => (isDragging ? "grabbing" : "crosshair"),
         onViewStateChange: () => this.hide(),
         onError: (error) => this.refuse(error),
+        onLoad: () => this.describeCanvas(),
       });
     }
 
-    view() {
+    /** What takes the keys is what a screen reader should tell of. */
+    describeCanvas() {
+      this.canvas = this.stage.querySelector(":scope > canvas");
+      this.canvas.setAttribute("role", "application");
+      this.canvas.setAttribute("aria-label", this.stage.dataset.label);
+    }
+
+    start() {
       const side = this.stage.clientWidth || 600;
       const [target, radius] = this.solid ? this.ball() : [[0, 0, 0], 0.5 * EXTENT];
       const zoom = Math.log2(side / ((this.solid ? 1.95 : 2.08) * radius));
-      const start = { target, zoom, minZoom: zoom - 1, maxZoom: zoom + 6 };
-      if (this.solid) {
-        const view = new this.api.OrbitView({ id: "solid", orbitAxis: "Z" });
-        return { views: view, initialViewState: { ...start, rotationX: 25, rotationOrbit: 35 } };
-      }
-      return { views: new this.api.OrthographicView({ id: "flat", flipY: false }), initialViewState: start };
+      const turned = this.solid ? { rotationX: 25, rotationOrbit: 35 } : {};
+      return { target, zoom, minZoom: zoom - 1, maxZoom: zoom + 6, ...turned };
+    }
+
+    lens() {
+      const { OrbitView, OrthographicView } = this.api;
+      const controller = this.controller();
+      if (this.solid) return new OrbitView({ id: "solid", orbitAxis: "Z", controller });
+      return new OrthographicView({ id: "flat", flipY: false, controller });
     }
 
     /** Middle and radius of the ball that holds nearly all of the solid map. */
@@ -329,7 +340,7 @@
     turn(solid) {
       this.solid = solid;
       this.hide();
-      this.deck?.setProps({ ...this.view(), layers: this.layers() });
+      this.deck?.setProps({ views: this.lens(), initialViewState: this.start(), layers: this.layers() });
     }
 
     colorBy(by) {
@@ -342,7 +353,7 @@
       if (!this.deck) return;
       this.hide();
       this.deck.finalize();
-      this.deck = null;
+      this.deck = this.canvas = null;
       this.stage.querySelectorAll(":scope > canvas, :scope > div:not(.tip)").forEach((part) => part.remove());
       this.figure.classList.remove("open");
     }
@@ -536,9 +547,9 @@
     });
     map.stage.addEventListener("pointermove", (event) => map.point(event));
     map.stage.addEventListener("pointerleave", () => map.hide());
-    map.stage.addEventListener("pointerdown", () => map.stage.focus({ preventScroll: true }));
+    map.stage.addEventListener("pointerdown", () => map.canvas?.focus({ preventScroll: true }));
     for (const kind of ["focusin", "focusout"]) {
-      map.stage.addEventListener(kind, () => setTimeout(() => map.deck?.setProps({ controller: map.controller() })));
+      map.stage.addEventListener(kind, () => setTimeout(() => map.deck?.setProps({ views: map.lens() })));
     }
     map.stage.addEventListener("dblclick", () => map.goToCluster());
     map.section.addEventListener("input", (event) => {

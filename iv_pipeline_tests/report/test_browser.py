@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from playwright.sync_api import Locator
 
     from iv_pipeline.report.page import ReportData
@@ -231,8 +232,44 @@ def test_a_solid_map_turns_when_it_is_dragged(read: Callable[..., Visit]) -> Non
     visit.page.mouse.up()
     visit.page.wait_for_timeout(500)
     assert np.hypot(*np.subtract(figure.evaluate(where), before)[:2]) > 10
-    figure.locator(".stage").press("ArrowLeft")
-    visit.page.wait_for_timeout(800)
+    assert visit.errors == []
+
+
+@pytest.mark.parametrize("solid", [False, True])
+def test_a_map_is_moved_and_enlarged_by_keys_and_by_the_wheel_once_it_has_the_focus(
+    solid: bool, read: Callable[..., Visit]
+) -> None:
+    visit = read(sparse_page())
+    page = visit.page
+    figure = page.locator("#descriptor-1 figure.map")
+    if solid:
+        figure.get_by_text("3-D").click()
+    hover(visit, figure, 0)
+    drawn = figure.get_by_role("application", name="Map of type")
+
+    def places() -> NDArray[np.float64]:
+        page.wait_for_timeout(700)  # moves are smooth
+        points = "(f) => [0, 11].map((i) => f.pointMap.placeOnScreen(i).slice(0, 2))"
+        return np.array(figure.evaluate(points))
+
+    before = places()
+    scrolled = page.evaluate("scrollY")
+    page.mouse.wheel(0, 40)  # without focus the page scrolls
+    np.testing.assert_allclose(places(), before)
+    assert page.evaluate("scrollY") != scrolled
+    drawn.focus()
+    drawn.press("ArrowRight")
+    moved = places()
+    assert np.abs(moved - before).max() > 5
+    drawn.press("=")
+    enlarged = places()
+    assert np.hypot(*np.ptp(enlarged, axis=0)) > 1.2 * np.hypot(*np.ptp(moved, axis=0))
+    drawn.hover()
+    page.wait_for_timeout(500)
+    scrolled = page.evaluate("scrollY")
+    page.mouse.wheel(0, 300)
+    assert np.hypot(*np.ptp(places(), axis=0)) < 0.95 * np.hypot(*np.ptp(enlarged, axis=0))
+    assert page.evaluate("scrollY") == scrolled
     assert visit.errors == []
 
 
