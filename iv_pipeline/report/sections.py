@@ -77,6 +77,7 @@ class ClusterCard:
     swatch: str
     label: str
     label_share: float
+    identity: float
     cohesion: float
     separation: float
     nearest: int | None
@@ -348,6 +349,7 @@ def _card(row: Mapping[Any, Any], given: Mapping[int, str], known: set[int], she
         swatch=_SWATCHES.get(color.split(" ")[-1], ""),
         label=text(row["majority_label"]),
         label_share=number(row["majority_share"]),
+        identity=number(row.get("identity_agreement")),
         cohesion=number(row["cohesion"]),
         separation=number(row["separation"]),
         nearest=int(nearest) if nearest in known else None,

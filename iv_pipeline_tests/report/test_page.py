@@ -268,6 +268,15 @@ def test_each_cluster_has_a_card_with_its_picture_and_what_is_known(page: Page) 
     assert sum("Contact sheet" in (image["alt"] or "") for image in page.all("img")) == 8
 
 
+def test_a_card_says_whether_photos_of_one_vehicle_stay_together_where_that_is_known(page: Page) -> None:
+    assert "vehicles kept together" not in page.text
+    data = make()
+    data.profiles["type"]["identity_agreement"] = [0.83, np.nan, 0.5, 1.0]
+    text = parse(render_report(data)).text
+    assert "dark blue sedan 80 % vehicles kept together 83 % cohesion 0.50" in text
+    assert text.count("vehicles kept together") == 3
+
+
 def test_what_naming_is_worth_is_told_where_there_are_labels(page: Page) -> None:
     assert "What naming its clusters is worth" not in page.text
     rows = [
