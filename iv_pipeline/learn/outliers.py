@@ -162,8 +162,8 @@ def combine_outliers(
     Returns
     -------
     pandas.DataFrame
-        `image_path`, `score`, `reasons`, the share of the score that each part gave, and `duplicate_group` of
-        images that look almost the same, −1 for none; highest score first.
+        `image_path`, `score`, `reasons`, `quality_score` and `descriptor_score`, its two parts, and
+        `duplicate_group` of images that look almost the same, −1 for none; highest score first.
     """
     index = pd.Index(order, name="image_path")
     scores = pd.DataFrame(

@@ -12,7 +12,7 @@ EVERYWHERE: dict[str, str] = {
     "n_clusters": "number of clusters, noise not counted",
     "noise_share": "share of the usable images that are in no cluster",
     "predictability": "how well descriptors that took no part predict the clusters; 1 is perfect, 0 chance",
-    "stability": "agreement of fits on disjoint halves of the sample; 1 is perfect, 0 chance",
+    "stability": "agreement of fits on disjoint parts of the sample on a third; 1 is perfect, 0 chance",
     "identity": "how well photos of one vehicle fall together; 1 is perfect, 0 chance",
     "calinski_harabasz": "variance ratio criterion (Calinski and Harabasz 1974); more is better",
     "davies_bouldin": "Davies–Bouldin index (1979); less is better",
@@ -54,7 +54,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
     },
     "representation": {
         "vectors": "what is clustered, float32",
-        "source": "what the vector was made of, to know it again; NaN if placed between others",
+        "source": "what neighbours of an embedded image are looked for in; NaN for all others",
     },
     "neighbors": {
         "indices": "rows of the nearest neighbours, nearest first",
@@ -66,7 +66,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "start": "cluster of the earlier fit that this one started from; −1 where it knew none",
     },
     "outliers": {
-        "isolation_forest": "isolation forest (Liu et al. 2008), in [0, 1]",
+        "isolation_forest": "isolation forest (Liu, Ting, Zhou 2008), in [0, 1]",
         "knn_distance": "mean distance to the nearest neighbours, scaled to [0, 1]",
         "lof": "local outlier factor (Breunig et al. 2000), in [0, 1]",
         "glosh": "outlier score of the density hierarchy (Campello et al. 2015), in [0, 1]",
@@ -139,8 +139,8 @@ OF_TABLE: dict[str, dict[str, str]] = {
     "ranked_outliers": {
         "score": "over all descriptors and the picture, in [0, 1]",
         "reasons": "in words, separated by semicolons",
-        "quality_score": "share of the score that the picture gave",
-        "descriptor_score": "share of the score that descriptors gave",
+        "quality_score": "of the picture alone, in [0, 1]",
+        "descriptor_score": "mean over descriptors, in [0, 1]",
     },
     "comparison": {
         "kind": "whether descriptors are compared, or algorithms of one",
