@@ -5,7 +5,9 @@
   const EXTENT = 100; // of a map, in deck.gl's units
   const NOWHERE = 0xffff;
   const REACH = 10; // pixels between the pointer and what it means
-  const GREY = "#a9afb8";
+  const STEPS = 4095; // of coordinates
+  const FLAGGED = 0x8000; // added to the score of an image that is flagged
+  const THOUSANDTHS = 1000; // of scores
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const of = (id) => document.getElementById(id);
 
@@ -74,13 +76,6 @@
   // Colours
 
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
-  const hueOf = (i) => {
-    const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    context.fillStyle = `oklch(${[0.62, 0.74, 0.53][i % 3]} ${[0.15, 0.13, 0.12][i % 3]} ${28 + i * 137.508})`;
-    context.fillRect(0, 0, 1, 1);
-    const [r, g, b] = context.getImageData(0, 0, 1, 1).data;
-    return `#${[r, g, b].map((v) => v.toString(16).padStart(2, "0")).join("")}`;
-  };
   const ramp = (t) => {
     const stops = dark.matches
       ? [[52, 62, 74], [190, 120, 60], [255, 214, 120]]
@@ -104,6 +99,7 @@
       this.solid = false;
       this.by = "cluster";
       this.only = null;
+      this.near = false;
     }
 
     async decode() {
@@ -119,8 +115,8 @@
       this.clusters = new Map(told.clusters.map((c) => [c.number, c]));
       this.rows = filled(Uint32Array, cluster.length, (i) => i).filter((i) => flat[0][i] !== NOWHERE);
       this.cluster = this.each(Int32Array, (row) => cluster[row] - 1);
-      this.score = this.each(Float32Array, (row) => (suspicion[row] & 0x7fff) / 1000);
-      this.flagged = this.each(Uint8Array, (row) => suspicion[row] >> 15);
+      this.score = this.each(Float32Array, (row) => (suspicion[row] % FLAGGED) / THOUSANDTHS);
+      this.flagged = this.each(Uint8Array, (row) => Number(suspicion[row] >= FLAGGED));
       this.places = [this.placesOf(flat), this.placesOf(solid)];
       this.pictured = [];
       this.rows.forEach((row, i) => shared.tileOf.has(row) && this.pictured.push(i));
@@ -135,7 +131,7 @@
       const places = new Float32Array(3 * this.rows.length);
       axes.forEach((axis, k) => {
         this.rows.forEach((row, i) => {
-          places[3 * i + k] = (axis[row] / 4095 - 0.5) * EXTENT;
+          places[3 * i + k] = (axis[row] / STEPS - 0.5) * EXTENT;
         });
       });
       return places;
@@ -152,8 +148,8 @@
     groups() {
       if (this.by === "cluster" || this.by === "name") return this.groupsOfClusters(this.by === "name");
       const label = this.shared.labels[Number(this.by)];
-      const groups = label.values.map((title, i) => ({ title, mark: title, color: hueOf(i) }));
-      groups.unshift({ title: "no label", mark: "", color: GREY });
+      const groups = label.values.map((title, i) => ({ title, mark: title, color: label.colors[i + 1] }));
+      groups.unshift({ title: "no label", mark: "", color: label.colors[0] });
       return { groups, of: this.each(Uint16Array, (row) => label.codes[row]) };
     }
 
@@ -174,18 +170,21 @@
 
     // Drawing
 
-    async open() {
-      if (this.deck || this.opening) return;
-      this.opening = true;
+    /** Resolves once the map is open, or has said why it is not; whoever asks meanwhile waits for the same. */
+    open() {
+      if (this.deck) return Promise.resolve();
+      this.opening ??= this.openOnce().finally(() => (this.opening = null));
+      return this.opening;
+    }
+
+    async openOnce() {
       this.figure.setAttribute("aria-busy", "true");
       try {
         const [deck] = await Promise.all([library(), this.read()]);
-        this.build(deck);
-        this.figure.classList.add("open");
+        if (this.near) this.build(deck); // else it was scrolled past meanwhile
       } catch (error) {
         this.refuse(error);
       } finally {
-        this.opening = false;
         this.figure.removeAttribute("aria-busy");
       }
     }
@@ -211,6 +210,7 @@
         onError: (error) => this.refuse(error),
         onLoad: () => this.describeCanvas(),
       });
+      this.figure.classList.add("open");
     }
 
     /** What takes the keys is what a screen reader should tell of. */
@@ -401,7 +401,7 @@
 
     // What lies under the pointer
 
-    nearest(x, y, among) {
+    nearest(x, y) {
       const viewport = this.deck.getViewports()[0];
       const m = viewport.pixelProjectionMatrix;
       const places = this.places[Number(this.solid)];
@@ -418,8 +418,7 @@
         if (this.solid && away > 9 && away > least - 9 && depth > front) return;
         [best, least, front] = [i, away, depth];
       };
-      if (among) among.forEach(look);
-      else for (let i = 0; i < this.rows.length; i++) look(i);
+      for (let i = 0; i < this.rows.length; i++) look(i);
       return best;
     }
 
@@ -498,7 +497,7 @@
       const which = found.length > 1 ? ` (${next + 1} of ${found.length.toLocaleString("en")}, Enter for the next)` : "";
       const cluster = this.cluster[i] < 0 ? "noise" : `cluster ${this.cluster[i]}, ${this.nameOf(this.cluster[i])}`;
       this.status.textContent = `${this.shared.paths[this.rows[i]]} is in ${cluster}; outlier score ${this.score[i].toFixed(2)}${which}.`;
-      this.show(i);
+      if (this.figure.classList.contains("open")) this.show(i);
     }
 
     point(event) {
@@ -564,6 +563,7 @@
     // a browser keeps few drawing contexts: a map that is far from the window gives its own back
     new IntersectionObserver(
       ([{ isIntersecting }]) => {
+        map.near = isIntersecting;
         if (!isIntersecting) map.close();
         else if (atOnce || map.asked) map.open();
       },

@@ -34,7 +34,7 @@ MAX_AT_ONCE = 100_000
 """Points of a map that is drawn as soon as it comes into view; a larger one waits until it is asked for."""
 
 _FLAT, _SOLID = ("x2", "y2"), ("x3", "y3", "z3")
-_SCORES = 1000
+_SCORES, _FLAGGED = 1000, 0x8000
 
 
 def points_of(
@@ -68,7 +68,7 @@ def points_of(
         "flat": [pack(axis) for axis in _steps(placed[list(_FLAT)].to_numpy(float), known)],
         "solid": [pack(axis) for axis in _steps(placed[list(_SOLID)].to_numpy(float), known)],
         "cluster": pack((cluster + 1).astype(np.uint16)),
-        "suspicion": pack(score | np.where(flagged, 0x8000, 0).astype(np.uint16)),
+        "suspicion": pack(score | np.where(flagged, _FLAGGED, 0).astype(np.uint16)),
         "clusters": _clusters(cluster[known], profiles, given),
         "at_once": int(known.sum()) <= MAX_AT_ONCE,
     }
@@ -114,8 +114,9 @@ def images_of(
     Returns
     -------
     dict
-        ``paths``: packed text; ``labels``: title, values and packed numbers of each column, 0 where there is none;
-        ``pictured``: rows with a thumbnail; ``sheets``: data URIs, in which thumbnails lie row by row.
+        ``paths``: packed text; ``labels``: title, values and packed numbers of each column, 0 where there is none,
+        and a colour for each number; ``pictured``: rows with a thumbnail; ``sheets``: data URIs, in which they lie
+        row by row.
     """
     paths = images["image_path"].map(str)
     rows, sheets = _pictures(paths, suspicious.map(str), archive)
@@ -134,6 +135,7 @@ def _label(column: pd.Series[Any]) -> dict[str, Any]:
     return {
         "title": title,
         "values": [str(value) for value in values],
+        "colors": [cluster_color(i) for i in range(-1, len(values))],
         "codes": pack((codes + 1).astype(np.uint16)),
     }
 

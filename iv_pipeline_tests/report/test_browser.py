@@ -303,6 +303,27 @@ def test_colors_follow_clusters_names_scores_and_labels_and_the_legend_shows_one
     assert visit.errors == []
 
 
+def test_choices_made_while_a_map_opens_hold_once_it_is_open(read: Callable[..., Visit]) -> None:
+    visit = read(sparse_page(), viewport={"width": 1200, "height": 250})
+    figure = visit.page.locator("#descriptor-1 figure.map")
+    assert figure.evaluate("(figure) => !figure.pointMap.deck && !figure.pointMap.opening")  # out of sight
+    figure.evaluate(
+        """(figure) => {
+            const map = figure.pointMap;
+            map.near = true;
+            map.open();
+            const colour = figure.querySelector("select");
+            colour.value = "name";
+            colour.dispatchEvent(new Event("change"));
+            figure.querySelector("[value='3']").click();
+        }"""
+    )
+    hover(visit, figure, 4)
+    assert figure.locator(".legend button").all_inner_texts() == ["white sedan 3", "bus 3", "van 3", "bike 3"]
+    assert figure.evaluate("(figure) => figure.pointMap.deck.getViewports()[0].id") == "solid"
+    assert visit.errors == []
+
+
 def test_an_image_is_found_by_its_path_without_a_pointer(read: Callable[..., Visit]) -> None:
     visit = read(sparse_page())
     figure = visit.page.locator("#descriptor-1 figure.map")

@@ -108,6 +108,7 @@ def test_images_tell_paths_and_every_column_of_labels() -> None:
     assert json.loads(zlib.decompress(base64.b64decode(told["paths"]))) == ["b\n", "a'\""]
     assert [label["title"] for label in told["labels"]] == ["label", "label color"]
     assert [label["values"] for label in told["labels"]] == [["x"], ["1", "2"]]
+    assert told["labels"][1]["colors"] == [cluster_color(i) for i in (-1, 0, 1)]
     assert [unpacked(label["codes"]).tolist() for label in told["labels"]] == [[1, 0], [2, 1]]
     assert told["pictured"] == told["sheets"] == []
 
