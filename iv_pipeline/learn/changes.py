@@ -58,7 +58,7 @@ def count_changes(frame: pd.DataFrame) -> dict[str, int]:
     both = frame[frame["change"].isin(["kept", "moved"])]
     flagged, was = both["is_outlier"].astype(bool), both["is_outlier_before"].astype(bool)
     names, earlier = (
-        frame.dropna(subset=[c]).drop_duplicates(c).set_index(c)[n]
+        frame[frame[c].ge(0).fillna(False)].drop_duplicates(c).set_index(c)[n]  # noise is none
         for c, n in (("cluster", "name"), ("cluster_before", "name_before"))
     )
     known = names.index.intersection(earlier.index)
