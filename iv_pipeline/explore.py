@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,10 @@ def atlas_command(settings: Settings, descriptor: str, options: list[str]) -> li
             "Embedding Atlas is not installed here: .venv/bin/pip install -c constraints.txt -e '.[explore]'"
         )
     settings.config.blocks(descriptor)
+    if settings.data_root.protocol not in ("", "file", "local"):
+        raise InputError(
+            f"Embedding Atlas reads files of this machine: copy {settings.data_root} into a folder"
+        )
     table = write_atlas_table(settings, descriptor)
     columns = ["--x", "x", "--y", "y", "--neighbors", "neighbors", "--disable-projection"]
     columns += ["--duckdb", "server"]  # the browser asks for what it shows
@@ -110,8 +115,10 @@ def _write(frame: pd.DataFrame, graph: NeighborGraph, archive: ImageArchive | No
         ]
         return table.append_column("image", pa.array(images, _IMAGE))
 
-    with replacing(path) as sink, pq.ParquetWriter(sink, batch(0).schema) as writer:
-        for table in map_ordered(batch, len(starts)):
+    tables = map_ordered(batch, len(starts))
+    first = next(tables)
+    with replacing(path) as sink, pq.ParquetWriter(sink, first.schema) as writer:
+        for table in chain([first], tables):
             writer.write_table(table)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from upath import UPath
 
 from iv_pipeline import explore
 from iv_pipeline.errors import InputError
@@ -87,5 +89,8 @@ def test_what_stands_in_the_way_is_one_sentence(
     monkeypatch.setattr(explore.shutil, "which", lambda name, **_: name)
     with pytest.raises(InputError, match="no such"):
         atlas_command(pipeline.settings, "no such", [])
+    remote = dataclasses.replace(pipeline.settings, data_root=UPath("memory://root"))
+    with pytest.raises(InputError, match="reads files of this machine: copy memory://root into a folder"):
+        atlas_command(remote, "vdc_type", [])
     with pytest.raises(InputError, match=r"image_index\.parquet is not there: materialise 'image_index'"):
         atlas_command(pipeline.settings, "vdc_type", [])
