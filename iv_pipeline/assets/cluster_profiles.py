@@ -56,7 +56,7 @@ def cluster_profiles(
         lambda: {
             "n_clusters": len(frame),
             "clusters": dg.MetadataValue.md(frame[SHOWN].round(3).to_markdown(index=False)),
-            **gallery(settings, [central[0] for central in by_size["central"].head(SHOWN_CLUSTERS)]),
+            **gallery(archive, [central[0] for central in by_size["central"].head(SHOWN_CLUSTERS)]),
             f"cluster_{by_size['cluster'].iloc[0]}": dg.MetadataValue.md(
                 inline(by_size["contact_sheet"].iloc[0])
             ),

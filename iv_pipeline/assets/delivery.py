@@ -7,6 +7,7 @@ import dagster as dg
 from iv_pipeline.config import Settings
 from iv_pipeline.report.contact_sheet import contact_sheet
 from iv_pipeline.report.plots import inline
+from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.delivery import Delivery
 
 
@@ -16,8 +17,7 @@ def open_delivery(settings: Settings) -> Delivery:
     return Delivery(settings.delivery, settings.config.delivery, files)
 
 
-def gallery(settings: Settings, paths: Iterable[str]) -> dict[str, dg.MetadataValue[str]]:
+def gallery(archive: ImageArchive | None, paths: Iterable[str]) -> dict[str, dg.MetadataValue[str]]:
     """A contact sheet of images in this order, as metadata; nothing where the delivery has no images."""
-    archive = open_delivery(settings).archive()
     images = [] if archive is None else [(path, archive.glimpse(path)) for path in paths]
     return {"gallery": dg.MetadataValue.md(inline(contact_sheet(images, max_bytes=40_000)))} if images else {}

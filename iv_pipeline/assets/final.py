@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.clusters import changes_of
-from iv_pipeline.assets.delivery import gallery
+from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
@@ -139,7 +139,7 @@ def ranked_outliers(
             "descriptors": len(outliers),
             "with_reasons": int((frame["reasons"] != "").sum()),
             **judged,
-            **gallery(settings, frame[IMAGE_PATH].head(SHOWN_IMAGES)),
+            **gallery(open_delivery(settings).archive(), frame[IMAGE_PATH].head(SHOWN_IMAGES)),
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
     )
@@ -161,6 +161,7 @@ def _judged(frame: pd.DataFrame, settings: Settings, image_index: pd.DataFrame) 
     kinds=("csv",),
     partitioned=False,
     ins={"clustering_trials": PARTIAL, "final": PARTIAL},
+    code_version="2",
 )
 def summary(
     context: dg.AssetExecutionContext,

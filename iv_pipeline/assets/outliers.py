@@ -4,7 +4,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.assets.delivery import gallery
+from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
@@ -60,7 +60,7 @@ def outliers(
         lambda: {
             "outliers": int(flagged.sum()),
             "outlier_share": float(flagged.mean()),
-            **gallery(settings, ranked[IMAGE_PATH].head(SHOWN_IMAGES)),
+            **gallery(open_delivery(settings).archive(), ranked[IMAGE_PATH].head(SHOWN_IMAGES)),
             "highest_scores": dg.MetadataValue.md(ranked.head(10).round(3).to_markdown(index=False)),
         },
         lambda: [Check("scores_in_range", bool(frame["score"].between(0, 1).all()))],
