@@ -357,9 +357,10 @@ def test_what_can_be_seen_at_a_glance_is_a_picture(finished: Finished) -> None:
     for asset, name in PICTURES.items():
         for what in PARTITIONS if asset in FULL_PIPELINE else ("summarise",):
             markdown = str(shown[asset, what][name].value)
-            kind, data = re.fullmatch(r"!\[\]\(data:image/(\w+);base64,(.*)\)", markdown).groups()  # type: ignore[union-attr]
-            with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
-                assert picture.format == kind.upper()
+            found = re.fullmatch(r"!\[\]\(data:image/(\w+);base64,(.*)\)", markdown)
+            assert found is not None, (asset, markdown[:80])
+            with Image.open(io.BytesIO(base64.b64decode(found[2]))) as picture:
+                assert picture.format == found[1].upper()
                 assert max(picture.size) > 100
 
 
