@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ROWS = 4096
 """Images whose thumbnails are in memory at once."""
 THUMBNAIL = (96, 72)
-"""Width and height of thumbnails, pixels: half a gigabyte for 416,314 images."""
+"""Width and height of thumbnails, pixels: 1.8 kB each for real photos, 0.75 GB for 416,314 of them."""
 STAGES = ("image_index", "final", "projection", "neighbors")
 """What the table is made of."""
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
