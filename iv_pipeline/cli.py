@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.resources
 import os
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import psutil
 
 from iv_pipeline.errors import InputError
 
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
     from iv_pipeline.config import Settings
 
-PROCESS_TAG = "iv_pipeline/process"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if it did what was asked, 1 after one sentence on what was wrong."""
@@ -35,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     explore = commands.add_parser("explore", help="open a descriptor in Embedding Atlas; an optional extra")
     explore.add_argument("descriptor")
     explore.add_argument("--port", default="5055", help="of the page; 5055 by default")
+    commands.add_parser("versions", help="list the versions of the models, and which one is in force")
+    rollback = commands.add_parser("rollback", help="put an earlier version back in force, with its results")
+    rollback.add_argument("version", type=int)
     commands.add_parser("demo", help="draw the demo delivery, if there is no delivery yet")
     commands.add_parser("env", help="print the exports that make the dagster command share the instance")
     given = parser.parse_args(arguments)
@@ -43,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(given.descriptors)
         if given.command == "explore":
             _explore(given.descriptor, given.port)
+        elif given.command == "versions":
+            _list_versions()
+        elif given.command == "rollback":
+            return _roll_back(given.version)
         elif given.command == "demo":
             _draw_demo()
         else:
@@ -107,6 +109,7 @@ def _run(descriptors: Sequence[str]) -> int:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
+    from iv_pipeline.processes import end_stale_runs
 
     settings = Settings.from_environment()  # again: the demo brings a delivery.yaml
     for name in descriptors:
@@ -134,6 +137,55 @@ def _run(descriptors: Sequence[str]) -> int:
     return 0
 
 
+def _list_versions() -> None:
+    from iv_pipeline.config import Settings
+    from iv_pipeline.storage.versions import accepted, known_versions, results_kept
+
+    root = Settings.from_environment().data_root
+    current, known = accepted(root), known_versions(root)
+    if current is None:
+        raise InputError(f"no models have been accepted in {root}: run the pipeline first")
+    for version, models in known.items():
+        notes = ["in force"] if version == current.version else []
+        notes += [] if results_kept(root, version) else ["results no longer kept"]
+        joined = ", ".join(name for name, _ in models.batches) or "none"
+        print(f"{version}  {len(models.models)} models; joined batches: {joined}{'; '.join(['', *notes])}")
+
+
+def _roll_back(version: int) -> int:
+    ensure_home()
+    import dagster as dg
+
+    from iv_pipeline.automation.jobs import jobs_under_way
+    from iv_pipeline.automation.refits import JOBS_OF_A_FIT
+    from iv_pipeline.config import Settings
+    from iv_pipeline.definitions import build_definitions
+    from iv_pipeline.processes import end_stale_runs
+    from iv_pipeline.storage.versions import roll_back
+
+    settings = Settings.from_environment()
+    with dg.DagsterInstance.get() as instance:
+        end_stale_runs(instance)
+        busy = jobs_under_way(instance) & JOBS_OF_A_FIT
+        if busy:
+            raise InputError(
+                f"{', '.join(sorted(busy))} is under way: wait for it, or terminate it in the UI"
+            )
+        models = roll_back(settings.data_root, version)
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                "accepted_models", metadata={"version": version}, description="by a rollback"
+            )
+        )
+        print(f"Version {version} is in force: it labels what comes, and its results are in place")
+        made = _execute(build_definitions(settings), instance, "refresh_report")
+    rebuilt = "init, scaled, scaled_pca, neighbors, hierarchy"
+    if models.batches != ():
+        print(f"Joined batches: {', '.join(name for name, _ in models.batches)}")
+    print(f"Not kept by versions, made anew by the next full_pipeline: {rebuilt}")
+    return 0 if made else 1
+
+
 def _explore(descriptor: str, port: str) -> None:
     """Become Embedding Atlas, so that Ctrl-C and its exit status are its own."""
     from iv_pipeline.config import Settings
@@ -155,7 +207,6 @@ def _execute(
         instance=instance,
         partition_key=partition,
         raise_on_error=False,
-        tags={PROCESS_TAG: _identify(psutil.Process())},
     )
     for event in result.all_events:
         if event.is_step_failure:
@@ -163,36 +214,13 @@ def _execute(
     return bool(result.success)
 
 
-def end_stale_runs(instance: dg.DagsterInstance) -> None:
-    """Mark runs of this command whose process is gone as failed: left alone, they would hold the heavy pool."""
-    import dagster as dg
-
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        process = run.tags.get(PROCESS_TAG)
-        if process is not None and not _is_alive(process):
-            instance.report_run_failed(run, "The process that ran it is gone.")
-
-
 def _end_stale_runs_of_home() -> None:
     import dagster as dg
 
+    from iv_pipeline.processes import end_stale_runs
+
     with dg.DagsterInstance.get() as instance:
         end_stale_runs(instance)
-
-
-def _identify(process: psutil.Process) -> str:
-    """Host, number and start of a process: numbers are used again."""
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
-
-
-def _is_alive(identity: str) -> bool:
-    host, pid, _ = identity.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True  # nothing is known of processes elsewhere
-    try:
-        return _identify(psutil.Process(int(pid))) == identity
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _reason(failure: StepFailureData) -> str:

@@ -11,9 +11,18 @@ import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from upath import UPath
 
 from iv_pipeline.errors import ConfigError
@@ -43,6 +52,10 @@ ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 REPRESENTATIONS: tuple[RepresentationName, ...] = get_args(RepresentationName)
 FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion", "normalized_fusion"})
 """Of combinations alone."""
+
+
+OWN_FILE = "delivery.yaml"
+"""In which a delivery says how it is laid out, where that differs."""
 
 
 class Model(BaseModel):
@@ -195,6 +208,58 @@ class ProjectionConfig(Model):
     """Rounds of optimisation; null for 200 up to 50,000 images and 100 beyond."""
 
 
+class InboxConfig(Model):
+    """When a later delivery, a batch, counts as complete."""
+
+    marker: str = Field("_SUCCESS", min_length=1)
+    """Name of the file that says so at once."""
+    settle_seconds: float = Field(60, ge=0)
+    """Without a marker: for how long nothing in its folder may have changed."""
+    look_seconds: int = Field(15, ge=1)
+    """Between two looks of the sensor."""
+
+
+class DriftConfig(Model):
+    """From where on a batch counts as drifted; each also has to be more than chance explains."""
+
+    psi: float = Field(0.25, gt=0)
+    """Population stability index of the shares of the clusters, and of the distances to the fit."""
+    refused: float = Field(0.02, ge=0, lt=1)
+    """Share of the images that are like nothing in the fit."""
+
+
+class RefitConfig(Model):
+    """When a fit takes in what has come since, and when the new one takes the place of the old."""
+
+    schedule: str = "0 3 * * 0"
+    """Cron expression; Sundays at three by default."""
+    timezone: str = "UTC"
+    exclude: tuple[str, ...] = ()
+    """Batches that are to take no part."""
+    score_loss: float = Field(0.02, ge=0)
+    """What the leading score of a descriptor may lose against the old clusters on the same images."""
+    kept_share: float = Field(0.8, ge=0, le=1)
+    """Share of the images of the old fit that have to keep their cluster."""
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{name!r} is no time zone, such as Europe/Moscow") from error
+        return name
+
+
+class RetentionConfig(Model):
+    """What is kept of what was replaced; what a Final CSV refers to always is."""
+
+    versions: int = Field(3, ge=0)
+    """Versions besides the one in force that can be put back with all of their results."""
+    contents: int = Field(1, ge=0)
+    """Earlier contents of a batch, besides those that have joined the fit set."""
+
+
 def _descriptor(value: Any) -> Any:
     return {"file": value} if isinstance(value, str) else value
 
@@ -220,6 +285,10 @@ class PipelineConfig(Model):
     clustered: ClusteredConfig = ClusteredConfig()
     outliers: OutliersConfig = OutliersConfig()
     projection: ProjectionConfig = ProjectionConfig()
+    inbox: InboxConfig = InboxConfig()
+    drift: DriftConfig = DriftConfig()
+    refit: RefitConfig = RefitConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     @model_validator(mode="after")
     def _combinations_name_descriptors(self) -> Self:
@@ -289,6 +358,11 @@ class Settings:
     delivery: UPath
     config: PipelineConfig
 
+    @property
+    def inbox(self) -> UPath:
+        """Where later deliveries are put, a folder each."""
+        return self.data_root / "Inbox"
+
     @classmethod
     def from_environment(cls) -> Settings:
         """Read `IV_DATA_ROOT`, `IV_DELIVERY` and `IV_CONFIG`, and the file that the last one names.
@@ -320,16 +394,29 @@ def load_config(path: str | Path, delivery: UPath | None = None) -> PipelineConf
         If a file is missing, is no YAML, or has a wrong entry; the message names file and entry.
     """
     content = _read_yaml(UPath(path))
-    own = delivery / "delivery.yaml" if delivery is not None else None
     try:
         config = PipelineConfig.model_validate(content)
-        if own is None or not own.is_file():
-            return config
     except ValidationError as error:
         raise _explain(error, str(path)) from None
+    return (
+        config if delivery is None else config.model_copy(update={"delivery": delivery_of(config, delivery)})
+    )
+
+
+def delivery_of(config: PipelineConfig, folder: UPath) -> DeliveryConfig:
+    """How the delivery in `folder` is laid out: as all are, or as its own ``delivery.yaml`` says.
+
+    Raises
+    ------
+    ConfigError
+        If that file is no YAML, or has a wrong entry.
+    """
+    own = folder / OWN_FILE
+    if not own.is_file():
+        return config.delivery
     merged = {**config.delivery.model_dump(), **_read_yaml(own)}
     try:
-        return config.model_copy(update={"delivery": DeliveryConfig.model_validate(merged)})
+        return DeliveryConfig.model_validate(merged)
     except ValidationError as error:
         raise _explain(error, str(own)) from None
 

@@ -101,6 +101,20 @@ class ArrayBatches:
             return np.asarray(rows, dtype=np.float32)
 
 
+class SideBySide:
+    """Matrices of the same rows beside each other, as one `BatchedMatrix`; their batches are equally long."""
+
+    def __init__(self, blocks: Sequence[BatchedMatrix]) -> None:
+        self._blocks = blocks
+        self.shape = blocks[0].shape[0], sum(block.shape[1] for block in blocks)
+        self.n_batches = blocks[0].n_batches
+
+    def batch(self, index: int) -> NDArray[np.float32]:
+        """Rows of batch `index`."""
+        parts = [block.batch(index) for block in self._blocks]
+        return parts[0] if len(parts) == 1 else np.hstack(parts)
+
+
 def n_workers() -> int:
     """Threads to use: ``IV_THREADS`` if set, else the cores this process may run on."""
     given = os.environ.get("IV_THREADS")

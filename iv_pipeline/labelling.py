@@ -16,8 +16,9 @@ from iv_pipeline.learn.clustering import Attachment, NeighborModel
 from iv_pipeline.learn.labelling import Labeller, rule_from_arrays
 from iv_pipeline.learn.novelty import Novelty
 from iv_pipeline.learn.representation import Placement, Reduction, unpack_fit
-from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import StoredModel, read_model
+from iv_pipeline.storage.versions import known_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,15 +26,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-VECTORS, NOVELTY, ROWS = "vectors", "novelty", "rows"
+VECTORS, NOVELTY, ROWS, REFERENCE = "vectors", "novelty", "rows", "reference"
 """Arrays of a stored model under these prefixes turn raw vectors into those that were clustered, say how far out
-a row lies, and hold the rows of the fit that density methods attach others to. Under the name of an algorithm
+a row lies, hold the rows of the fit that density methods attach others to, and say what its images look like, to
+measure the drift of later ones. Under the name of an algorithm
 lies what gives its labels, and ``numbers``: which label is which number in ``label_<algorithm>``; ``numbers``
 without a prefix says the same of the column ``cluster``."""
 
 
-def load_labeller(data_root: str | Path | UPath, descriptor: str, algorithm: str | None = None) -> Labeller:
-    """What labels new images by `descriptor`, as the last run has learnt it.
+def load_labeller(
+    data_root: str | Path | UPath,
+    descriptor: str,
+    algorithm: str | None = None,
+    version: int | None = None,
+) -> Labeller:
+    """What labels new images by `descriptor`, as the last fit has learnt it.
 
     Parameters
     ----------
@@ -44,16 +51,37 @@ def load_labeller(data_root: str | Path | UPath, descriptor: str, algorithm: str
     algorithm
         Its labels, as in the column ``label_<algorithm>`` of the clusters; None for the clusters of the Final
         CSV.
+    version
+        Of the set of models, as batches name it in `model_version`; None for the last fit, which is the one in
+        force, unless a person has made it and `accepted_models` has not followed yet.
 
     Raises
     ------
     InputError
-        If there is no model of that descriptor, or no such algorithm in it.
+        If there is no model of that descriptor, no such version, or no such algorithm in it.
     """
-    path = UPath(data_root) / file_of("model", descriptor)
+    return unpack_labeller(read_model(model_path(UPath(data_root), descriptor, version)), algorithm)
+
+
+def model_path(data_root: UPath, descriptor: str, version: int | None = None) -> UPath:
+    """Where the model is that labels by `descriptor`; for `version` see `load_labeller`.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    path = data_root / file_of("model", descriptor)
+    if version is not None:
+        models = known_versions(data_root).get(version)
+        if models is None or descriptor not in models.models:
+            raise InputError(
+                f"version {version} has no model of {descriptor}: choose another, or leave it out"
+            )
+        path = data_root / MODEL.format(descriptor=descriptor, version=models.models[descriptor])
     if not path.exists():
         raise InputError(f"{path} is not there: run the pipeline for {descriptor} first")
-    return unpack_labeller(read_model(path), algorithm)
+    return path
 
 
 def unpack_labeller(stored: StoredModel, algorithm: str | None = None) -> Labeller:

@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import numpy as np
 import pytest
 import yaml
 from upath import UPath
 
 from iv_pipeline.config import Settings, load_config
 from iv_pipeline.demo import draw_delivery
-from iv_pipeline.storage.formats import FORMATS
+from iv_pipeline.storage.formats import format_of
 from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from playwright.sync_api import Page
 
@@ -113,6 +113,8 @@ class Pipeline:
     @staticmethod
     def _execute(job: dg.JobDefinition, partition: str | None, **options: Any) -> dg.ExecuteInProcessResult:
         with dg.DagsterInstance.ephemeral() as instance:
+            if partition is not None:
+                instance.add_dynamic_partitions("batch", [partition])
             return job.execute_in_process(
                 instance=instance, partition_key=partition, raise_on_error=False, **options
             )
@@ -132,7 +134,7 @@ class Pipeline:
 
     def read(self, asset: str, partition: str | None = None) -> Any:
         path = UPath(self.path(asset, partition))
-        return FORMATS[path.suffix].read(path)
+        return format_of(path).read(path)
 
     def fingerprints(self) -> dict[str, str]:
         """A hash of every file under the data root, temporary ones included."""
@@ -152,6 +154,33 @@ class Pipeline:
     def deliver(self, descriptor: str, matrix: NDArray[Any]) -> None:
         self.pickle_of(descriptor).write_bytes(pickle.dumps(matrix, protocol=4))
 
+    def send(
+        self,
+        batch: str,
+        rows: Sequence[int],
+        *,
+        descriptors: Sequence[str] = PARTITIONS[:2],
+        noise: float = 0.1,
+        shift: float = 0.0,
+        prefix: str = "",
+        inbox: Path | None = None,
+    ) -> Path:
+        """Put a batch into the inbox: images like those in some rows of the delivery, at other paths.
+
+        `noise` and `shift` are in standard deviations of a descriptor's features.
+        """
+        folder = (inbox or self.root / "Inbox") / batch
+        (folder / "descriptors").mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(len(rows))
+        for name in descriptors:
+            X = self.matrix(name)
+            drawn = X[list(rows)] + X.std(axis=0) * (shift + noise * rng.normal(size=(len(rows), X.shape[1])))
+            path = folder / "descriptors" / f"{name}.pickle"
+            path.write_bytes(pickle.dumps(drawn.astype(np.float32), protocol=4))
+        paths = [f"veriwild\\{prefix or batch}\\{i:06}.jpg" for i in range(len(rows))]
+        (folder / "images_paths.csv").write_text("\n".join(["paths", *paths, ""]), encoding="utf-8")
+        return folder
+
     def command(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run one of the installed commands on this pipeline, in the repository."""
         return subprocess.run(
@@ -168,9 +197,10 @@ class Pipeline:
     def background(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         """Run a command beside the test; it and all that it started end with the block."""
         log = self.root.parent / f"{arguments[0]}.log"
+        program = shutil.which(arguments[0], path=f"{BIN}:{os.environ['PATH']}")
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [str(BIN / arguments[0]), *arguments[1:]],
+                [str(program), *arguments[1:]],
                 cwd=REPOSITORY,
                 env=self.environment,
                 stdout=output,
@@ -195,12 +225,12 @@ class Pipeline:
             yield instance
 
 
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 180) -> None:
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 180, every: float = 0.5) -> None:
     """Wait until a condition holds."""
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"{what}: not after {seconds} s"
-        time.sleep(0.5)
+        time.sleep(every)
 
 
 def reasons(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -258,6 +288,18 @@ def finished(make_pipeline: Callable[..., Pipeline]) -> Finished:
     names.parent.mkdir(parents=True)
     names.write_text("cluster,name\n0,white saloons\n", encoding="utf-8")
     results = pipeline.run_all()
+    return Finished(pipeline, results)
+
+
+@pytest.fixture(scope="session")
+def grown(finished: Finished, make_pipeline: Callable[..., Pipeline]) -> Finished:
+    """The same after a batch came, was labelled and joined the fit set by a refit; nobody writes here."""
+    pipeline = make_pipeline()
+    shutil.copytree(finished.pipeline.root, pipeline.root, copy_function=os.link)
+    pipeline.send("monday", range(0, N_IMAGES, 3))
+    results = {"monday": pipeline.run("label_batch", "monday"), "refit": pipeline.run("refit")}
+    for what, result in results.items():
+        assert result.success, (what, reasons(result))
     return Finished(pipeline, results)
 
 

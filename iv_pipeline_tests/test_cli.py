@@ -7,7 +7,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from iv_pipeline import cli
+from iv_pipeline import cli, processes
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def started_run(instance: dg.DagsterInstance, process: str) -> dg.DagsterRun:
         pass
 
     return instance.create_run_for_job(
-        nothing, status=dg.DagsterRunStatus.STARTED, tags={cli.PROCESS_TAG: process}
+        nothing, status=dg.DagsterRunStatus.STARTED, tags={processes.PROCESS_TAG: process}
     )
 
 
@@ -36,20 +36,21 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSta
 
 def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.DagsterInstance) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        identity = cli._identify(psutil.Process(process.pid))
+        identity = processes._identify(psutil.Process(process.pid))
         run = started_run(instance, identity)
-        cli.end_stale_runs(instance)
+        processes.end_stale_runs(instance)
         assert status(instance, run) == dg.DagsterRunStatus.STARTED
         process.kill()
-    cli.end_stale_runs(instance)
+    processes.end_stale_runs(instance)
     assert status(instance, run) == dg.DagsterRunStatus.FAILURE
 
 
 def test_a_run_of_another_machine_or_this_process_is_left_alone(instance: dg.DagsterInstance) -> None:
     runs = [
-        started_run(instance, identity) for identity in ("elsewhere:1:2.00", cli._identify(psutil.Process()))
+        started_run(instance, identity)
+        for identity in ("elsewhere:1:2.00", processes._identify(psutil.Process()))
     ]
-    cli.end_stale_runs(instance)
+    processes.end_stale_runs(instance)
     assert {status(instance, run) for run in runs} == {dg.DagsterRunStatus.STARTED}
 
 

@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from iv_pipeline.automation import BACKFILL_TAG, PARTITION_TAG, needs_summary, summarise_after_backfill
+from iv_pipeline.automation.summaries import (
+    BACKFILL_TAG,
+    PARTITION_TAG,
+    needs_summary,
+    summarise_after_backfill,
+)
 from iv_pipeline_tests.conftest import BIN, PARTITIONS, QUICK, REPOSITORY, Pipeline, wait_for
 
 if TYPE_CHECKING:
@@ -207,7 +212,8 @@ def test_no_second_summary_follows_however_often_the_sensor_looks(
     backfilled: tuple[Pipeline, list[Run]],
 ) -> None:
     with backfilled[0].instance() as instance:
-        (state,) = instance.all_instigator_state()
+        states = {state.name: state for state in instance.all_instigator_state()}
+        state = states["summarise_after_backfill"]
         cursor = state.instigator_data.cursor
         for _ in range(3):
             asked, cursor = History(instance).look(cursor)

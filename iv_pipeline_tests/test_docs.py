@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,8 @@ from iv_pipeline.assets import STAGES
 from iv_pipeline.config import load_config
 from iv_pipeline.storage.columns import describe_column
 from iv_pipeline.storage.layout import FILES
-from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, QUICK, REPOSITORY
+from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, QUICK, REPOSITORY, wait_for
+from iv_pipeline_tests.test_ui import free_port, is_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +59,14 @@ IN_ORDER = (
     "dagster job execute -m iv_pipeline.definitions -j prepare",
     ".venv/bin/iv-pipeline run vdc_color",
     "dagster asset materialize -m iv_pipeline.definitions --select report",
+    "dagster job execute -m iv_pipeline.definitions -j refit",
 )
 """Typed as they stand, one after another in one shell."""
 ELSEWHERE = {
-    "make ui": "test_docs.py::test_make_targets_run_what_is_tested",
+    "make ui": "test_docs.py::test_make_ui_serves_the_pipeline",
+    "cp -r /path/to/monday data/Inbox/": "test_inbox_daemon.py::lived_through",
+    "iv-pipeline versions": "test_batches.py::test_a_rollback_puts_models_and_results_back",
+    "iv-pipeline rollback 1": "test_batches.py::test_a_rollback_puts_models_and_results_back",
     "make test": ".ci/run",
     "make lint": ".ci/run",
     "IV_DELIVERY=/path/to/Intellivision_case IV_DATA_ROOT=/path/to/results make run": (
@@ -115,6 +121,16 @@ def test_commands_of_the_pages_run_one_after_another(make_pipeline: Callable[...
     assert ran.returncode == 0, ran.stderr[-3000:]
     assert pipeline.path("final", "vdc_color").is_file()
     assert pipeline.path("report").is_file()
+
+
+@pytest.mark.daemon
+def test_make_ui_serves_the_pipeline(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline, port = make_pipeline(**QUICK), free_port()
+    address = f"http://127.0.0.1:{port}"
+    with pipeline.background("make", "ui", f"PORT={port}"):
+        wait_for("the UI", lambda: is_up(address))
+        with urllib.request.urlopen(f"{address}/server_info") as answer:  # noqa: S310  (of this machine)
+            assert json.load(answer)["dagster_webserver_version"]
 
 
 @pytest.mark.parametrize("target", ["run", "ui", "env", "test", "lint", "demo"])
@@ -207,14 +223,15 @@ def test_the_readme_names_the_file_of_every_stage() -> None:
     assert [stage.name for stage in STAGES if f"`{stage.name}`" not in rows] == []
 
 
-def test_the_data_contract_names_every_file_and_column(finished: Finished) -> None:
+def test_the_data_contract_names_every_file_and_column(grown: Finished) -> None:
     text = (REPOSITORY / "docs" / "data-contract.md").read_text(encoding="utf-8")
     for stage in STAGES:
-        file, said = FILES[stage.name].replace("{descriptor}", "<d>"), (inspect.getdoc(stage.function) or "")
+        file = FILES[stage.name].replace("{descriptor}", "<d>").replace("{batch}", "<batch>")
+        said = inspect.getdoc(stage.function) or ""
         assert f"## {stage.name}\n\n`{file}`: {said.splitlines()[0]}\n" in text
     told = 0
     for (asset, partition), section in sections(text).items():
-        for column in finished.pipeline.read(asset, partition):
+        for column in grown.pipeline.read(asset, partition):
             told += 1
             name = shown_as(asset, str(column))
             assert f"| `{name}` | {describe_column(asset, name)} |" in section, (asset, column)
@@ -229,7 +246,7 @@ def sections(text: str) -> dict[tuple[str, str | None], str]:
     return {
         (name, partition): text.partition(f"## {name}\n")[2].partition("\n## ")[0]
         for name, file in files
-        for partition in (PARTITIONS if "{" in file else (None,))
+        for partition in (PARTITIONS if "{d" in file else ("monday",) if "{" in file else (None,))
     }
 
 

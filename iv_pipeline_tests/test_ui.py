@@ -29,6 +29,8 @@ controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
 main()
 """
 """The daemon as it is, but that it looks at backfills every second instead of every half minute."""
+BY_BATCH = {"labelled_batch", "drift"}
+"""Stages that are made as batches come: there have been none."""
 LAUNCH = """
 mutation Launch($backfillParams: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $backfillParams) {
@@ -113,15 +115,15 @@ def materialisations(instance: dg.DagsterInstance) -> list[dg.EventLogRecord]:
 
 def test_materialize_all_fills_an_empty_data_root(ui: UI) -> None:
     assert ui.status == "COMPLETED_SUCCESS"
-    for asset, path in FILES.items():
+    for asset in set(FILES) - BY_BATCH:
         for descriptor in DESCRIPTORS:
-            assert (ui.pipeline.root / path.format(descriptor=descriptor)).is_file(), asset
+            assert ui.pipeline.path(asset, descriptor).is_file(), asset
     assert sorted(ui.pipeline.read("summary")["descriptor"]) == sorted(DESCRIPTORS)
 
 
 def test_what_is_not_partitioned_is_made_once(ui: UI) -> None:
     for asset, path in FILES.items():
-        times = len(DESCRIPTORS) if "{descriptor}" in path else 1
+        times = 0 if asset in BY_BATCH else len(DESCRIPTORS) if "{descriptor}" in path else 1
         assert len(ui.materialised(asset)) == times, asset
 
 

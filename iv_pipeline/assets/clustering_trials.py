@@ -16,7 +16,7 @@ from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.clustering import Space
 from iv_pipeline.learn.representation import RECIPES, represent
-from iv_pipeline.learn.selection import Candidate, Judge, Selection, fit_predictor, run_trials
+from iv_pipeline.learn.selection import Candidate, Judge, Predictor, Selection, fit_predictor, run_trials
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.formats import read_parquet
@@ -89,17 +89,10 @@ def try_all(
     sample = {kind: scaled_pca.vectors(kind).take(rows) for kind in SCALERS}
     usable = np.logical_and.reduce([finite_rows(X) for X in sample.values()])
     blocks = config.blocks(partition)
-    others = [name for name in config.descriptors if name not in blocks]
     # nobody judges itself: without another descriptor, each block judges what the others make without it
-    leave_out = not others and len(blocks) > 1
-    # one that is alone is judged by the pictures, where there are any
-    alone = len(config.descriptors) == 1
-    pictures = [c for c in views.vector_columns if c.startswith(view_of(PICTURES, ""))] if alone else []
-    judges = pictures or [view_of(name) for name in (blocks if leave_out else others)]
-    predictors = {
-        column.removesuffix(view_of("")): fit_predictor(views.vectors(column).to_array()[usable], config.seed)
-        for column in judges
-    }
+    leave_out = set(blocks) == set(config.descriptors) and len(blocks) > 1
+    pictures = _pictures(config, views)
+    predictors = predictors_of(config, partition, views, usable)
     selection = run_trials(
         _candidates(
             config,
@@ -126,6 +119,30 @@ def try_all(
         progress=progress,
     )
     return selection, rows[usable]
+
+
+def predictors_of(
+    config: PipelineConfig, partition: str, views: VectorTable, usable: np.ndarray
+) -> dict[str, Predictor]:
+    """What predicts clusters of the sampled rows that are usable: the descriptors that take no part in them.
+
+    For a combination of all descriptors these themselves; for a descriptor that is alone the pictures, where there
+    are any.
+    """
+    blocks = config.blocks(partition)
+    others = [name for name in config.descriptors if name not in blocks]
+    own = blocks if len(blocks) > 1 else ()
+    judges = _pictures(config, views) or [view_of(name) for name in others or own]
+    return {
+        column.removesuffix(view_of("")): fit_predictor(views.vectors(column).to_array()[usable], config.seed)
+        for column in judges
+    }
+
+
+def _pictures(config: PipelineConfig, views: VectorTable) -> list[str]:
+    """Columns of the pictures, which judge a descriptor that is alone."""
+    alone = len(config.descriptors) == 1
+    return [c for c in views.vector_columns if c.startswith(view_of(PICTURES, ""))] if alone else []
 
 
 def _before(settings: Settings, partition: str, image_index: pd.DataFrame) -> dict[str, Any] | None:

@@ -1,20 +1,38 @@
-"""The delivery that the settings name, and its images to look at."""
+"""The delivery that the settings name, what came later, and images to look at."""
 
 from collections.abc import Iterable
 
 import dagster as dg
 
-from iv_pipeline.config import Settings
+from iv_pipeline.config import Settings, delivery_of
 from iv_pipeline.report.contact_sheet import contact_sheet
 from iv_pipeline.report.plots import inline
 from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.batches import StoredBatch
 from iv_pipeline.storage.delivery import Delivery
+from iv_pipeline.storage.fit_set import FitSet
+from iv_pipeline.storage.versions import accepted
 
 
-def open_delivery(settings: Settings) -> Delivery:
-    """The delivery, laid out as the configuration says; files are opened when they are asked for."""
-    files = {name: descriptor.file for name, descriptor in settings.config.descriptors.items()}
-    return Delivery(settings.delivery, settings.config.delivery, files)
+def open_delivery(settings: Settings) -> FitSet:
+    """The delivery and what has joined it since; files are opened when they are asked for."""
+    models = accepted(settings.data_root)
+    batches = () if models is None else models.batches
+    return FitSet(
+        Delivery(settings.delivery, settings.config.delivery, files_of(settings)),
+        [StoredBatch.of(settings.data_root, *batch) for batch in batches],
+    )
+
+
+def open_batch(settings: Settings, batch: str) -> Delivery:
+    """A batch in the inbox, laid out as the configuration or its own file says."""
+    folder = settings.inbox / batch
+    return Delivery(folder, delivery_of(settings.config, folder), files_of(settings))
+
+
+def files_of(settings: Settings) -> dict[str, str]:
+    """The file of each descriptor, relative to a delivery."""
+    return {name: descriptor.file for name, descriptor in settings.config.descriptors.items()}
 
 
 def gallery(archive: ImageArchive | None, paths: Iterable[str]) -> dict[str, dg.MetadataValue[str]]:

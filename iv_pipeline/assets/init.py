@@ -1,6 +1,7 @@
 """Stage `init`: a descriptor, or several side by side, as a memory-mapped table."""
 
 import json
+from collections.abc import Mapping
 
 import dagster as dg
 import numpy as np
@@ -10,8 +11,9 @@ import pyarrow as pa
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.engine import ArrayBatches, BatchedMatrix
+from iv_pipeline.engine import BatchedMatrix, SideBySide
 from iv_pipeline.errors import DeliveryError
+from iv_pipeline.storage.fit_set import FitVectors
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_strings, as_vectors, vector_type
 
 BLOCKS_KEY = b"iv_pipeline.blocks"
@@ -30,14 +32,14 @@ def init(
 ) -> Result:
     """The raw descriptor of every image; a combination holds its descriptors side by side."""
     delivery = open_delivery(settings)
-    blocks = {name: delivery.matrix(name) for name in settings.config.blocks(context.partition_key)}
-    for name, matrix in blocks.items():
-        if len(matrix) != len(image_index):
+    blocks = {name: delivery.vectors(name) for name in settings.config.blocks(context.partition_key)}
+    for name, vectors in blocks.items():
+        if vectors.shape[0] != len(image_index):
             raise DeliveryError(
-                f"descriptor {name} has {len(matrix):,} rows and the image index {len(image_index):,}: the "
+                f"descriptor {name} has {vectors.shape[0]:,} rows and the image index {len(image_index):,}: the "
                 "delivery changed since the index was made; materialise 'image_index' again"
             )
-    table = init_table(image_index, {name: ArrayBatches(matrix) for name, matrix in blocks.items()})
+    table = init_table(image_index, blocks)
     return Result(
         table,
         lambda: {"blocks": dg.MetadataValue.md(_describe(blocks))},
@@ -45,20 +47,20 @@ def init(
     )
 
 
-def _describe(blocks: dict[str, np.ndarray]) -> str:
+def _describe(blocks: dict[str, FitVectors]) -> str:
     facts = [
         {
             "descriptor": name,
-            "features": matrix.shape[1],
-            "stored as": str(matrix.dtype),
-            "mapped from the file": isinstance(matrix, np.memmap),
+            "features": vectors.shape[1],
+            "stored as": str(getattr(vectors.stored, "dtype", "")),
+            "mapped from the file": isinstance(vectors.stored, np.memmap),
         }
-        for name, matrix in blocks.items()
+        for name, vectors in blocks.items()
     ]
     return str(pd.DataFrame(facts).to_markdown(index=False))
 
 
-def init_table(image_index: pd.DataFrame, blocks: dict[str, BatchedMatrix]) -> VectorTable:
+def init_table(image_index: pd.DataFrame, blocks: Mapping[str, BatchedMatrix]) -> VectorTable:
     """Image paths and the blocks' vectors side by side, computed batch by batch."""
     paths = as_strings(image_index[IMAGE_PATH])
     widths = {name: block.shape[1] for name, block in blocks.items()}
@@ -66,13 +68,11 @@ def init_table(image_index: pd.DataFrame, blocks: dict[str, BatchedMatrix]) -> V
         [(IMAGE_PATH, pa.string()), ("descriptor", vector_type(sum(widths.values())))],
         {BLOCKS_KEY: json.dumps(widths).encode()},
     )
-    rows = VectorTable.batch_rows
+    rows, matrix = VectorTable.batch_rows, SideBySide(list(blocks.values()))
 
     def read(index: int) -> pa.RecordBatch:
-        vectors = np.hstack([block.batch(index) for block in blocks.values()])
-        return pa.RecordBatch.from_arrays(
-            [paths.slice(index * rows, rows), as_vectors(vectors)], schema=schema
-        )
+        columns = [paths.slice(index * rows, rows), as_vectors(matrix.batch(index))]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     return VectorTable(schema, len(paths), read, rows)
 

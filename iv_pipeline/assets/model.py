@@ -15,9 +15,11 @@ from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.labelling import NOVELTY, ROWS, VECTORS, under, unpack_labeller
+from iv_pipeline.engine import ArrayBatches
+from iv_pipeline.labelling import NOVELTY, REFERENCE, ROWS, VECTORS, under, unpack_labeller
+from iv_pipeline.learn.drift import reference_of
 from iv_pipeline.learn.labelling import labels_of
-from iv_pipeline.learn.novelty import Novelty, fit_novelty
+from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty
 from iv_pipeline.learn.representation import pack_fit
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.layout import file_of
@@ -32,6 +34,7 @@ LEAST_AGREEMENT = 0.97
     group="results",
     kinds=("numpy", "json"),
     heavy=True,
+    code_version="2",
     checks={"labels_its_own_fit": "Do images of the fit get the clusters of the fit?"},
 )
 def model(
@@ -49,11 +52,13 @@ def model(
     winner = winner_of(clustering_trials)
     rules = rules_of(clusters, partition)
     algorithms = sorted({key.partition("/")[0] for key in rules if "/" in key})
-    novelty, vectors = _what_is_known(settings, representation)
+    novelty, vectors = _what_is_known(settings, init, representation)
+    cluster = clusters.column("cluster").to_numpy()
     arrays = {
         **rules,
         **vectors,
         **under(NOVELTY, novelty.to_arrays()),
+        **under(REFERENCE, reference_of(cluster, novelty.scores, config.outliers.unknown).to_arrays()),
         **_rows(representation, clusters, rules),
     }
     names = cluster_names(settings, partition, cluster_profiles)
@@ -88,10 +93,13 @@ def model(
     )
 
 
-def _what_is_known(settings: Settings, representation: VectorTable) -> tuple[Novelty, dict[str, np.ndarray]]:
+def _what_is_known(
+    settings: Settings, init: VectorTable, representation: VectorTable
+) -> tuple[Novelty, dict[str, np.ndarray]]:
     """How far out a row lies, and what turns raw rows into those that were clustered."""
     config = settings.config
-    fit = under(VECTORS, pack_fit(*fit_of(representation)))
+    reduction, parts = fit_of(representation)
+    fit = under(VECTORS, pack_fit(reduction, parts))
     vectors = representation.vectors("vectors").to_array()
     if "source" in representation.vector_columns:
         source = representation.vectors("source").to_array()
@@ -100,12 +108,18 @@ def _what_is_known(settings: Settings, representation: VectorTable) -> tuple[Nov
         fit |= under(VECTORS, {"source": known, "embedding": vectors[landmarks]})
     else:
         known = vectors[finite_rows(vectors)]
+    n_rows = len(known)
+    if reduction.unit_blocks:  # rows of one length do not say how long they were
+        usable = np.flatnonzero(finite_rows(vectors))
+        rows = np.sort(np.random.default_rng(config.seed).permutation(usable)[:N_SAMPLED])
+        known = reduction.components(ArrayBatches(init.vectors("descriptor").take(rows)))
     novelty = fit_novelty(
         known,
         contamination=config.outliers.contamination,
         unknown=config.outliers.unknown,
         n_neighbors=config.neighbors.n_neighbors,
         seed=config.seed,
+        n_rows=n_rows,
     )
     return novelty, fit
 

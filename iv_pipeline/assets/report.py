@@ -5,23 +5,30 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.drift import drift_history
 from iv_pipeline.assets.final import given_names
 from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.learn.drift import Limits
 from iv_pipeline.learn.pca import unpack_maps
+from iv_pipeline.report.later import Later
 from iv_pipeline.report.page import ReportData, render_report
+from iv_pipeline.storage.batches import labelled_facts
+from iv_pipeline.storage.formats import read_csv
 from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.versions import ModelSet, accepted
 
 
 @stage(
     group="results",
     kinds=("html",),
     partitioned=False,
+    deps=["accepted_models"],
     ins=dict.fromkeys(
         ("pca", "clustering_trials", "cluster_profiles", "final", "changes", "projection", "evaluation"),
         PARTIAL,
     ),
-    code_version="3",
+    code_version="4",
 )
 def report(
     context: dg.AssetExecutionContext,
@@ -40,6 +47,7 @@ def report(
     crossings: pd.DataFrame,
 ) -> Result:
     """One self-contained HTML page: the verdict, the clusters with their pictures, the outliers."""
+    models = accepted(settings.data_root)
     data = ReportData(
         summary=summary,
         comparison=comparison,
@@ -55,10 +63,25 @@ def report(
         constant={name: _constant_features(settings, name) for name in final},
         names={name: given_names(settings, name) for name in final},
         crossings=crossings,
+        later=None if models is None else _later(settings, models),
         archive=open_delivery(settings).archive(),
     )
     page = render_report(data)
     return Result(page, lambda: {"descriptors": len(final), "page_bytes": len(page.encode())})
+
+
+def _later(settings: Settings, models: ModelSet) -> Later:
+    """Batches, drift and refits, read as they lie there: they are made whenever something comes."""
+    config, root = settings.config.drift, settings.data_root
+    refits = root / file_of("refits")
+    return Later(
+        version=models.version,
+        joined=[name for name, _ in models.batches],
+        batches=labelled_facts(root),
+        drift=drift_history(settings),
+        refits=read_csv(refits) if refits.exists() else pd.DataFrame(),
+        limits=Limits(config.psi, config.refused),
+    )
 
 
 def _variance(maps: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ A stage is a function that takes a context, the settings and the stages it reads
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,10 +14,14 @@ import dagster as dg
 
 from iv_pipeline.errors import InputError
 from iv_pipeline.metering import Meter, release_memory
+from iv_pipeline.processes import mark_process
 from iv_pipeline.storage.io_managers import Written, describe
 from iv_pipeline.storage.layout import FILES
 
-Group = Literal["delivery", "representation", "clustering", "outliers", "results"]
+Group = Literal["delivery", "representation", "clustering", "outliers", "results", "batches"]
+
+BATCHES = dg.DynamicPartitionsDefinition(name="batch")
+"""Batches that came through the inbox, as they come."""
 
 PARTIAL = dg.AssetIn(metadata={"allow_missing_partitions": True})
 """A fan-in of the partitions that exist; the others are named in the log."""
@@ -60,8 +65,10 @@ class Stage:
     group: Group
     kinds: frozenset[str]
     partitioned: bool
+    by_batch: bool
     heavy: bool
-    checks: Mapping[str, str]
+    checks: dict[str, str]
+    warnings: dict[str, str]
     code_version: str
     options: Mapping[str, Any]
 
@@ -73,8 +80,8 @@ class Stage:
     def to_asset(self, partitions: dg.PartitionsDefinition[str]) -> dg.AssetsDefinition:
         """The asset, partitioned by `partitions` if the stage is made for each descriptor."""
         specs = [
-            dg.AssetCheckSpec(name, asset=self.name, blocking=True, description=question)
-            for name, question in self.checks.items()
+            dg.AssetCheckSpec(name, asset=self.name, blocking=name in self.checks, description=question)
+            for name, question in (self.checks | self.warnings).items()
         ]
         decorate = dg.asset(
             name=self.name,
@@ -82,13 +89,13 @@ class Stage:
             description=inspect.getdoc(self.function),
             kinds=set(self.kinds),
             code_version=self.code_version,
-            partitions_def=partitions if self.partitioned else None,
+            partitions_def=BATCHES if self.by_batch else partitions if self.partitioned else None,
             pool=HEAVY_POOL if self.heavy else None,
             check_specs=specs,
             metadata={"file": FILES[self.name]},
             **self.options,
         )
-        asset: dg.AssetsDefinition = decorate(_compute(self.function, self.name))
+        asset: dg.AssetsDefinition = decorate(_compute(self.function, self.name, set(self.warnings)))
         return asset
 
 
@@ -97,8 +104,10 @@ def stage(
     group: Group,
     kinds: Iterable[str] = ("python",),
     partitioned: bool = True,
+    by_batch: bool = False,
     heavy: bool = False,
     checks: Mapping[str, str] | None = None,
+    warnings: Mapping[str, str] | None = None,
     code_version: str = "1",
     **options: Any,
 ) -> Callable[[Callable[..., Result]], Stage]:
@@ -112,10 +121,14 @@ def stage(
         Tags shown on the asset.
     partitioned
         Whether it is made once for each descriptor.
+    by_batch
+        Whether it is made once for each batch of the inbox instead.
     heavy
         Whether two of its kind must not run at once.
     checks
         Names of blocking checks, and the question that each answers.
+    warnings
+        The same of checks that warn and hold up nothing.
     code_version
         Raised when the same input gives another output.
     options
@@ -124,18 +137,30 @@ def stage(
 
     def decorate(function: Callable[..., Result]) -> Stage:
         return Stage(
-            function, group, frozenset(kinds), partitioned, heavy, checks or {}, code_version, options
+            function,
+            group,
+            frozenset(kinds),
+            partitioned,
+            by_batch,
+            heavy,
+            dict(checks or {}),
+            dict(warnings or {}),
+            code_version,
+            options,
         )
 
     return decorate
 
 
-def _compute(function: Callable[..., Result], name: str) -> Callable[..., Iterator[Any]]:
+def _compute(
+    function: Callable[..., Result], name: str, warnings: AbstractSet[str]
+) -> Callable[..., Iterator[Any]]:
     """The asset's body: run the function under a meter, store what it made, then answer its checks."""
 
     @functools.wraps(function)
     def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[Any]:
         release_memory()  # of the stage before
+        mark_process(context.instance, context.run)
         with Meter() as meter:
             try:
                 result = function(context, **inputs)
@@ -144,8 +169,14 @@ def _compute(function: Callable[..., Result], name: str) -> Callable[..., Iterat
             yield dg.Output(Written(result.value, result.metadata, meter))
             context.log.info(_progress(context, name, result.value, meter))
             for check in result.checks():
+                severity = (
+                    dg.AssetCheckSeverity.WARN if check.name in warnings else dg.AssetCheckSeverity.ERROR
+                )
                 yield dg.AssetCheckResult(
-                    check_name=check.name, passed=check.passed, metadata=dict(check.metadata)
+                    check_name=check.name,
+                    passed=check.passed,
+                    severity=severity,
+                    metadata=dict(check.metadata),
                 )
 
     # Dagster reads inputs from the function's signature, and would take its return type for the asset's

@@ -12,7 +12,7 @@ from iv_pipeline.learn.pca import PCA, Projection, fit_pca
 from iv_pipeline.learn.pictures import picture_views
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
-from iv_pipeline.storage.delivery import Delivery
+from iv_pipeline.storage.fit_set import FitSet
 from iv_pipeline.storage.tables import IMAGE_PATH, as_strings, table_from_arrays
 
 BLOCK = "block"
@@ -44,7 +44,7 @@ def views(
     }
     kept: dict[str, PCA] = {}
     for name in config.descriptors:
-        sample = ArrayBatches(delivery.matrix(name)[rows])
+        sample = ArrayBatches(delivery.vectors(name).take(rows))
         statistics = compute_statistics(sample)
         most = config.pca.max_components
         maps = {
@@ -75,7 +75,7 @@ def views(
 
 
 def _pictures(
-    context: dg.AssetExecutionContext, delivery: Delivery, paths: list[str], config: PipelineConfig
+    context: dg.AssetExecutionContext, delivery: FitSet, paths: list[str], config: PipelineConfig
 ) -> dict[str, np.ndarray]:
     """Shapes and colours of the pictures, reduced; nothing if most of them cannot be read."""
     archive = delivery.archive()

@@ -48,6 +48,9 @@ DECODE_ERRORS = (
 _CHUNK = 64
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)  # ITU-R BT.601
 
+MEASUREMENT = 1
+"""Raised when the same picture is measured differently."""
+
 
 @dataclass(frozen=True)
 class ImageQuality:

@@ -139,6 +139,14 @@ class Representation(Protocol):
         """All rows of `matrix`, reduced; not finite where a raw row is not."""
         ...
 
+    def components(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """The same with the lengths that rows have."""
+        ...
+
+    def of_unit_length(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Components as they are reduced."""
+        ...
+
     def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Reduced rows, which are finite, where the clusters are."""
         ...
@@ -157,7 +165,7 @@ class Labeller:
     numbers
         Number of the cluster behind each label of `model`, shape ``(n_labels,)``, int32.
     novelty
-        Of reduced rows: says which are outliers, and which are like nothing in the fit; None to label all rows.
+        Of components: says which rows are outliers, and which are like nothing in the fit; None to label all rows.
     names
         Of the clusters, by number.
     """
@@ -219,20 +227,21 @@ class Labeller:
         n_features = self.representation.n_features
         if matrix.shape[1] != n_features:
             raise ValueError(f"descriptors of {matrix.shape[1]} features: the fit had {n_features}")
-        reduced = self.representation.reduce(matrix)
-        usable = finite_rows(reduced)
-        rows = reduced if usable.all() else reduced[usable]
-        score = np.ones(len(reduced), np.float32)  # what cannot be read should not be trained on
+        components = self.representation.components(matrix)
+        usable = finite_rows(components)
+        rows = components if usable.all() else components[usable]
+        score = np.ones(len(components), np.float32)  # what cannot be read should not be trained on
         score[usable] = self.novelty.score(rows) if self.novelty else 0
         outlier, known = ~usable, usable.copy()
         if self.novelty:
             outlier |= score > self.novelty.outlier_above
             known &= score <= self.novelty.unknown_above
-        labels, sure = self._assign(self.representation.place(rows))
-        cluster = np.full(len(reduced), NOISE, np.int32)
+        reduced = self.representation.of_unit_length(rows)
+        labels, sure = self._assign(self.representation.place(reduced))
+        cluster = np.full(len(components), NOISE, np.int32)
         cluster[usable] = np.append(self.numbers, np.int32(NOISE))[labels]  # the last answers for noise, −1
         cluster[~known] = NOISE
-        confidence = np.zeros(len(reduced), np.float32)
+        confidence = np.zeros(len(components), np.float32)
         confidence[usable] = sure
         confidence[cluster == NOISE] = 0
         return pd.DataFrame(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 N_REFERENCE = 5_000
 """Rows of the fit that new rows are compared with: enough to tell what is rarer than one in a thousand."""
+N_SAMPLED = 2 * N_REFERENCE
+"""Rows that are looked at in all: as many others say how far out rows usually lie."""
 LEAST_NEIGHBORS = 5
 
 
@@ -35,6 +37,8 @@ class Novelty:
         Distances as scores in [0, 1), as the outliers of the fit are scored.
     outlier_above, unknown_above
         Scores beyond which a row is an outlier, and beyond which it is like nothing in the fit.
+    scores
+        Of rows of the fit that were held against it as later rows will be, shape ``(n_scored,)``, float32.
     """
 
     reference: NDArray[np.float32]
@@ -42,6 +46,7 @@ class Novelty:
     unifier: Unifier
     outlier_above: float
     unknown_above: float
+    scores: NDArray[np.float32]
 
     def score(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         """In [0, 1), shape ``(n_rows,)``; the rows of `X` are finite."""
@@ -59,6 +64,7 @@ class Novelty:
             "spread": np.array(self.unifier.spread),
             "outlier_above": np.array(self.outlier_above),
             "unknown_above": np.array(self.unknown_above),
+            "scores": self.scores,
         }
 
     @classmethod
@@ -70,11 +76,18 @@ class Novelty:
             Unifier(float(arrays["middle"]), float(arrays["spread"])),
             float(arrays["outlier_above"]),
             float(arrays["unknown_above"]),
+            arrays["scores"],
         )
 
 
 def fit_novelty(
-    X: NDArray[np.float32], *, contamination: float, unknown: float, n_neighbors: int = 50, seed: int = 0
+    X: NDArray[np.float32],
+    *,
+    contamination: float,
+    unknown: float,
+    n_neighbors: int = 50,
+    seed: int = 0,
+    n_rows: int | None = None,
 ) -> Novelty:
     """Learn how far rows usually lie from each other.
 
@@ -91,11 +104,14 @@ def fit_novelty(
         neighbourhoods stay as wide and a clump of strange rows does not make itself at home.
     seed
         Of the rows that are compared with.
+    n_rows
+        Rows that `X` is a sample of, at least `N_SAMPLED` of them; None if it is all of them.
     """
+    n_rows = n_rows or len(X)
     order = np.random.default_rng(seed).permutation(len(X))
     known = np.sort(order[:N_REFERENCE])
     reference = np.ascontiguousarray(X[known])
-    k = min(max(LEAST_NEIGHBORS, round(n_neighbors * len(known) / len(X))), len(known) - 1)
+    k = min(max(LEAST_NEIGHBORS, round(n_neighbors * len(known) / n_rows)), len(known) - 1)
     others = order[N_REFERENCE : 2 * N_REFERENCE]
     distances = (
         NeighborSearch(reference)(np.ascontiguousarray(X[others]), k)[1]
@@ -111,4 +127,5 @@ def fit_novelty(
         unifier,
         float(np.quantile(scores, 1 - contamination)),
         float(np.quantile(scores, 1 - unknown)),
+        scores,
     )

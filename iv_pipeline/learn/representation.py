@@ -29,7 +29,7 @@ from iv_pipeline.learn.pca import PCA, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -302,13 +302,25 @@ class Reduction:
 
     def __call__(self, rows: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Some rows, reduced, shape ``(n_rows, n_components)``; not finite where a raw row is not."""
-        reduced = self.pca.transform(rows)
-        return _of_unit_length(reduced, self.unit_blocks) if self.unit_blocks else reduced
+        return self.of_unit_length(self.pca.transform(rows))
 
     def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
         """All rows of `matrix`, reduced, shape ``(n_rows, n_components)``; not finite where a raw row is not."""
+        return self._of_all(self, matrix)
+
+    def components(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """The same with the lengths that rows have: how far out one lies cannot be told from its direction."""
+        return self._of_all(self.pca.transform, matrix)
+
+    def of_unit_length(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Components as they are reduced: each block of unit length, if the representation is of that kind."""
+        return _of_unit_length(components, self.unit_blocks) if self.unit_blocks else components
+
+    def _of_all(
+        self, function: Callable[[NDArray[np.float32]], NDArray[np.float32]], matrix: BatchedMatrix
+    ) -> NDArray[np.float32]:
         with blas_threads(1):  # the batches run in parallel
-            parts = list(map_rows(self, matrix))
+            parts = list(map_rows(function, matrix))
         return np.concatenate(parts) if parts else np.empty((0, self.n_components), np.float32)
 
     def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -357,6 +369,14 @@ class Placement:
     def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
         """All rows of `matrix`, reduced; not finite where a raw row is not."""
         return self._reduction.reduce(matrix)
+
+    def components(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """The same with the lengths that rows have."""
+        return self._reduction.components(matrix)
+
+    def of_unit_length(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Components as they are reduced."""
+        return self._reduction.of_unit_length(components)
 
     def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Reduced rows, finite, embedded, shape ``(n_rows, n_dimensions)``."""

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iv_pipeline.report.later import Later, describe_later
 from iv_pipeline.report.maps import images_of, pack_text, points_of
 from iv_pipeline.report.sections import (
     MAX_CARDS,
@@ -66,6 +67,8 @@ class ReportData:
         How clusters of one descriptor cross with those of another.
     images
         Column `image_path` in the order of the delivery, `label…` where there are true labels.
+    later
+        What has come since the first fit; None if nothing is known of it.
     archive
         The delivery's images; None where there are only descriptors.
     """
@@ -84,6 +87,7 @@ class ReportData:
     constant: dict[str, list[int]] = field(default_factory=dict)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
     crossings: pd.DataFrame | None = None
+    later: Later | None = None
     archive: ImageArchive | None = None
 
     @property
@@ -117,6 +121,7 @@ def render_report(data: ReportData) -> str:
         labels=[label["title"] for label in images["labels"]],
         verdict=judge(data.summary),
         changes=changes_of(data.changes, data.summary),
+        later=describe_later(data.later),
         n_images=len(data.outliers),
         n_flagged=None if best is None else int(best["is_outlier"].sum()),
         sections=sections,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from iv_pipeline.learn.drift import Limits
+
 SCALER_COLORS = {"standard": "#3b78c4", "minmax": "#d97b29", "robust": "#3c9a6a"}
 REPRESENTATION_COLORS = {
     **SCALER_COLORS,
@@ -58,6 +60,8 @@ INK_ON_DARK = "#c9ced6"
 NOISE_COLOR = "#a9afb8"
 ACCENT = "#3b78c4"
 
+MAX_BATCHES = 60
+"""That are shown side by side; there may be one every day for years."""
 _DPI = 144
 _NEAR_INK = 24
 """How far a channel of 256 colours may be from the ink that it stands for."""
@@ -245,6 +249,57 @@ def effort_curve(points: pd.DataFrame, *, transparent: bool = False) -> bytes:
     axes.set(xscale="log", xlabel="images looked at (log scale)", ylabel="unseen images right, %")
     # above: the curves fill the rest
     axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return _png(figure)
+
+
+def drift_over_time(drift: pd.DataFrame, limits: Limits, *, transparent: bool = False) -> bytes:
+    """What was refused and how far clusters and distances have shifted, batch after batch, as PNG.
+
+    Parameters
+    ----------
+    drift
+        Frames of the stage `drift` one behind the other, in the order in which the batches were labelled; the last
+        `MAX_BATCHES` of them are drawn.
+    limits
+        From where on a batch counts as drifted: a dashed line each.
+    transparent
+        Leave out the white ground; `on_dark` then makes what a dark page shows.
+    """
+    drift = drift.reset_index(drop=True)
+    batches = list(dict.fromkeys(drift["batch"]))[-MAX_BATCHES:]
+    shown = drift[drift["batch"].isin(batches)].assign(refused=100 * drift["refused"])
+    titles = {
+        "refused": ("images refused, %", 100 * limits.refused),
+        "psi_clusters": ("shift of the clusters, PSI", limits.psi),
+        "psi_distances": ("shift of the distances, PSI", limits.psi),
+    }
+    figure, panels = _grid(9.6, 3.3, 1, len(titles), transparent=transparent)
+    for axes, (measure, (title, limit)) in zip(panels, titles.items(), strict=True):
+        for i, (descriptor, rows) in enumerate(shown.groupby("descriptor", sort=False)):
+            places = [batches.index(batch) for batch in rows["batch"]]
+            color = cluster_color(i)
+            axes.plot(places, rows[measure], "-", color=color, linewidth=1.1, label=_plain(descriptor))
+            for drifted, marker in ((False, "o"), (True, "X")):
+                at = [place for place, is_it in zip(places, rows["drifted"], strict=True) if is_it == drifted]
+                values = rows[measure][rows["drifted"] == drifted]
+                axes.plot(at, values, marker, color=color, markersize=4 if marker == "o" else 8)
+        axes.axhline(limit, color=_CHOSEN, linewidth=1, linestyle="--")
+        axes.set_title(title, fontsize=8.5, color=INK)
+        axes.set_ylim(bottom=0, top=max(1.15 * float(shown[measure].max()), 1.5 * limit))
+        axes.set_xlim(-0.5, len(batches) - 0.5)
+        every = -(-len(batches) // 8)
+        ticks = list(range(0, len(batches), every))
+        axes.set_xticks(ticks, [_plain(batches[i])[:14] for i in ticks], rotation=30, ha="right")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(len(names), 6),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
     return _png(figure)
 
 

@@ -240,10 +240,10 @@ def describe_descriptor(
         n_clusters=int((sizes.index >= 0).sum()),
         map_uri=_map(final, projection),
         points=points,
-        curve=_plot(plots.selection_curve, trials),
-        criteria=_plot(plots.criteria_curves, trials),
-        variance=_plot(plots.variance_curve, variance),
-        effort_curve=_plot(plots.effort_curve, evaluation),
+        curve=plot_of(plots.selection_curve, trials),
+        criteria=plot_of(plots.criteria_curves, trials),
+        variance=plot_of(plots.variance_curve, variance),
+        effort_curve=plot_of(plots.effort_curve, evaluation),
         effort=_effort(evaluation),
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),
@@ -283,7 +283,7 @@ def _map(final: pd.DataFrame | None, projection: pd.DataFrame | None) -> str:
     return data_uri(plots.map_2d(coordinates, final["cluster"].to_numpy(np.int32), size=4.6))
 
 
-def _plot(draw: Callable[..., bytes], data: pd.DataFrame | Mapping[str, Any] | None) -> Plot | None:
+def plot_of(draw: Callable[..., bytes], data: pd.DataFrame | Mapping[str, Any] | None) -> Plot | None:
     """What `draw` makes of `data` for both kinds of pages; None where there is nothing to draw."""
     if data is None or len(data) == 0:
         return None

@@ -48,6 +48,8 @@ class ImageArchive:
         Leading folder of the image paths that the archive lacks, such as ``veriwild/``.
     add
         Leading folder that the archive has before them.
+    others
+        Archives that images are looked for in if this one lacks them.
 
     Raises
     ------
@@ -55,8 +57,10 @@ class ImageArchive:
         If there is no such file, or it is no zip archive or a damaged one.
     """
 
-    def __init__(self, path: UPath, drop: str = "", add: str = "") -> None:
-        self.path, self.drop, self.add = path, drop, add
+    def __init__(
+        self, path: UPath, drop: str = "", add: str = "", others: tuple[ImageArchive, ...] = ()
+    ) -> None:
+        self.path, self.drop, self.add, self.others = path, drop, add, others
         self._lock = threading.Lock()
         self._zip = _open(path)
         self._entries = {
@@ -80,15 +84,27 @@ class ImageArchive:
 
     def __reduce__(self) -> tuple[Any, ...]:
         stat = self.path.stat()
-        return _reopened, (self.path, self.drop, self.add, stat.st_size, stat.st_mtime)
+        return _reopened, (self.path, self.drop, self.add, self.others, stat.st_size, stat.st_mtime)
 
     def __len__(self) -> int:
         """Number of entries, folders not counted."""
         return len(self._entries)
 
+    def holds(self, image_path: str) -> bool:
+        """Whether this archive itself has the image."""
+        return self._entry(image_path) in self._entries
+
     def missing(self, image_paths: Iterable[str]) -> list[str]:
-        """Those of `image_paths` that the archive lacks, in their order."""
-        return [path for path in image_paths if self._entry(path) not in self._entries]
+        """Those of `image_paths` that no archive has, in their order."""
+        return [path for path in image_paths if self._holder(path) is None]
+
+    def content_of(self, image_path: str) -> str | None:
+        """Checksum and size of an image, from the directory alone, as text; None if it is missing."""
+        holder = self._holder(image_path)
+        if holder is not self:
+            return None if holder is None else holder.content_of(image_path)
+        info = self._entries[self._entry(image_path)]
+        return f"{info.CRC:08x}-{info.file_size}"
 
     def read(self, image_path: str) -> bytes:
         """The bytes of an image, as they were packed.
@@ -96,11 +112,14 @@ class ImageArchive:
         Raises
         ------
         DeliveryError
-            If the archive lacks the image, or its entry is damaged or encrypted.
+            If no archive has the image, or its entry is damaged or encrypted.
         """
-        info = self._entries.get(self._entry(image_path))
-        if info is None:
+        holder = self._holder(image_path)
+        if holder is None:
             raise DeliveryError(f"{self.path} has no image {image_path}: add it, or drop it from the paths")
+        if holder is not self:
+            return holder.read(image_path)
+        info = self._entries[self._entry(image_path)]
         if info.flag_bits & _IS_ENCRYPTED:
             raise DeliveryError(f"{self.path}: {info.filename} is encrypted: pack it without a password")
         try:
@@ -116,7 +135,7 @@ class ImageArchive:
 
         For pictures beside other things; the stage `image_quality` tells what is wrong with an image.
         """
-        if self._entry(image_path) not in self._entries:
+        if self._holder(image_path) is None:
             return None
         try:
             return self.read(image_path)
@@ -127,16 +146,22 @@ class ImageArchive:
         path = normalised(image_path)
         return self.add + path.removeprefix(self.drop)
 
+    def _holder(self, image_path: str) -> ImageArchive | None:
+        """The first archive that has the image."""
+        return next((archive for archive in (self, *self.others) if archive.holds(image_path)), None)
+
     def _found(self, image_paths: Iterable[str], drop: str, add: str) -> int:
         paths = map(normalised, image_paths)
         return sum(add + path.removeprefix(drop) in self._entries for path in paths)
 
 
-@lru_cache(maxsize=1)
-def _reopened(path: UPath, drop: str, add: str, *version: float) -> ImageArchive:
+@lru_cache(maxsize=64)
+def _reopened(
+    path: UPath, drop: str, add: str, others: tuple[ImageArchive, ...], *version: float
+) -> ImageArchive:
     """The archive as another process had it; `version` keeps one that was replaced from being taken for it."""
     del version
-    return ImageArchive(path, drop, add)
+    return ImageArchive(path, drop, add, others)
 
 
 def _open(path: UPath) -> zipfile.ZipFile:

@@ -163,10 +163,19 @@ class Delivery:
         DeliveryError
             If the archive is damaged, or the paths cannot be used.
         """
+        file = self.archive_file()
+        return None if file is None else ImageArchive.matching(file, self.paths)
+
+    def archive_file(self) -> UPath | None:
+        """Where the archive of the images is; None if the delivery has none."""
         self._require_folder()
         if self.config.archive is None or not (self.folder / self.config.archive).is_file():
             return None
-        return ImageArchive.matching(self.folder / self.config.archive, self.paths)
+        return self.folder / self.config.archive
+
+    def has(self, name: str) -> bool:
+        """Whether the file of descriptor `name` is there."""
+        return (self.folder / self.files[name]).is_file()
 
     def _require_folder(self) -> None:
         if not self.folder.is_dir():

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.storage.batches import read_labelled, write_labelled
 from iv_pipeline.storage.models import read_model, write_model
 from iv_pipeline.storage.scaled import read_scaled
 from iv_pipeline.storage.tables import replacing, write_table
@@ -86,11 +88,30 @@ def write_text(text: str, path: UPath) -> None:
         sink.write(text.encode("utf-8"))
 
 
+def read_json(path: UPath) -> Any:
+    """Facts."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(facts: Mapping[str, Any], path: UPath) -> None:
+    """Write facts, for people to read as well."""
+    write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def format_of(path: UPath) -> Format:
+    """How the file is read and written: by its name, if that has a format of its own, or by its suffix."""
+    return BY_NAME.get(path.name) or FORMATS[path.suffix]
+
+
 FORMATS: dict[str, Format] = {
     ".arrow": Format(read_scaled, write_table),
     ".parquet": Format(read_parquet, write_parquet),
     ".csv": Format(read_csv, write_csv),
     ".npz": Format(read_arrays, write_arrays),
     ".html": Format(read_text, write_text),
-    ".json": Format(read_model, write_model),
+    ".json": Format(read_json, write_json),
+}
+BY_NAME: dict[str, Format] = {
+    "model.json": Format(read_model, write_model),
+    "batch.json": Format(read_labelled, write_labelled),
 }

@@ -11,8 +11,9 @@ from upath import UPath
 
 from iv_pipeline.errors import InputError, MissingStageError
 from iv_pipeline.metering import Meter
+from iv_pipeline.storage.batches import LabelledBatch
 from iv_pipeline.storage.columns import describe_column
-from iv_pipeline.storage.formats import FORMATS
+from iv_pipeline.storage.formats import format_of
 from iv_pipeline.storage.layout import FILES, file_of
 from iv_pipeline.storage.tables import VectorTable
 
@@ -61,7 +62,7 @@ class StageIOManager(dg.UPathIOManager):
         """Write the value; wrong input that a lazy value meets fails the run with its one sentence."""
         del context
         try:
-            FORMATS[path.suffix].write(obj.value, path)
+            format_of(path).write(obj.value, path)
         except InputError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
@@ -96,7 +97,7 @@ class StageIOManager(dg.UPathIOManager):
         if not path.exists():
             name = context.asset_key.to_user_string()
             raise MissingStageError(f"{path} is not there: materialise '{name}' first")
-        return FORMATS[path.suffix].read(path)
+        return format_of(path).read(path)
 
     def get_metadata(self, context: dg.OutputContext, obj: Written) -> dict[str, Any]:
         """Rows, dimensions, bytes, seconds and peak memory, and what the asset has to say."""
@@ -105,11 +106,15 @@ class StageIOManager(dg.UPathIOManager):
             if context.has_asset_partitions
             else self._get_path(context)
         )
-        table = context.asset_key.to_python_identifier()
-        facts: dict[str, Any] = {**describe(obj.value, table), "bytes": path.stat().st_size, **obj.metadata()}
-        facts["seconds"] = round(obj.meter.seconds, 3)
-        facts["peak_memory_mb"] = round(obj.meter.peak_anonymous_bytes / 2**20, 1)
-        return {name: _readable(value) for name, value in facts.items()}
+        return facts_of(obj, path, context.asset_key.to_python_identifier())
+
+
+def facts_of(written: Written, path: UPath, table: str) -> dict[str, Any]:
+    """What Dagster shows of a value of the stage `table` that lies at `path`."""
+    facts = {**describe(written.value, table), "bytes": path.stat().st_size, **written.metadata()}
+    facts["seconds"] = round(written.meter.seconds, 3)
+    facts["peak_memory_mb"] = round(written.meter.peak_anonymous_bytes / 2**20, 1)
+    return {name: _readable(value) for name, value in facts.items()}
 
 
 def _readable(value: Any) -> Any:
@@ -134,6 +139,8 @@ def describe(value: Any, table: str = "") -> dict[str, Any]:
             **dimensions,
             "dagster/column_schema": dg.TableSchema(columns),
         }
+    if isinstance(value, LabelledBatch):
+        value = next(iter(value.labels.values()))
     if isinstance(value, pd.DataFrame):
         columns = [_column(table, name, dtype) for name, dtype in value.dtypes.items()]
         return {"dagster/row_count": len(value), "dagster/column_schema": dg.TableSchema(columns)}

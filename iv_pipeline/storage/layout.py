@@ -30,23 +30,45 @@ FILES: dict[str, str] = {
     "disagreements": "Final/disagreements.csv",
     "ranking": "Final/ranking.csv",
     "summary": "Final/summary.csv",
+    "accepted_models": "Models/accepted.json",
+    "labelled_batch": "Final/batches/{batch}/batch.json",
+    "drift": "Drift/{batch}.parquet",
+    "refits": "Final/refits.csv",
     "report": "Report/index.html",
 }
-"""Path of each asset's file; ``{descriptor}`` is the partition."""
+"""Path of each asset's file; ``{descriptor}`` or ``{batch}`` is the partition."""
 
 NAMES = "Names/{descriptor}.csv"
 """Where people name clusters: ``cluster,name``."""
+
+BATCH_LABELS = "Final/batches/{batch}/{descriptor}.csv"
+"""Labels of a batch by one descriptor; `labelled_batch` says which there are."""
+
+BATCH = "Init/batches/{batch}/{version}"
+"""Folder of what a version of a batch holds: its index, its vectors and its pictures."""
+
+MODEL = "Models/{descriptor}/model-{version}.json"
+"""A model by its version; the arrays lie beside it."""
+
+MODEL_SET = "Models/versions/{version}"
+"""Folder of a set of models that was accepted, and of the results of that fit."""
+
+CANDIDATE = "Models/candidate"
+"""Data root of a refit until it is decided on."""
+
+WATCH = "Inbox/.watch.json"
+"""What the sensor has seen of the inbox."""
 
 ATLAS = "Atlas/{descriptor}.parquet"
 """What `iv-pipeline explore` hands to Embedding Atlas."""
 
 
-def file_of(asset: str, descriptor: str | None = None) -> str:
-    """Path of the file of `asset` under the data root, for a partitioned asset that of `descriptor`.
+def file_of(asset: str, partition: str | None = None) -> str:
+    """Path of the file of `asset` under the data root, for a partitioned asset that of a descriptor or batch.
 
     Raises
     ------
     KeyError
         If there is no such asset.
     """
-    return FILES[asset].format(descriptor=descriptor)
+    return FILES[asset].format(descriptor=partition, batch=partition)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from upath import UPath
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is stored is read differently."""
 
 
@@ -41,19 +41,43 @@ class StoredModel:
 
 
 def write_model(model: StoredModel, path: UPath) -> None:
-    """Write `model`, its facts to `path` and its arrays beside it.
+    """Write `model`: its arrays, its facts under its version, and last the same facts to `path`.
 
-    The facts name the arrays and come last: until then the previous model is whole.
+    Until then the previous model is what `path` says; both stay, for later images may have been labelled by it.
     """
-    arrays = path.with_name(f"arrays-{model.fingerprint[:16]}.npz")
+    version = version_of(model.fingerprint)
+    arrays = path.with_name(f"arrays-{version}.npz")
     with replacing(arrays) as sink:
         np.savez(sink, allow_pickle=False, **model.arrays)
     facts = {"format": FORMAT, **model.facts, "fingerprint": model.fingerprint, "arrays": arrays.name}
-    with replacing(path) as sink:
-        sink.write(json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
-    for old in path.parent.glob("arrays-*.npz"):
-        if old.name != arrays.name:
-            old.unlink(missing_ok=True)
+    text = json.dumps(facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n"
+    for where in (path.with_name(f"model-{version}.json"), path):
+        with replacing(where) as sink:
+            sink.write(text)
+
+
+def version_of(fingerprint: str) -> str:
+    """What a model is called among those of its descriptor."""
+    return fingerprint[:16]
+
+
+def read_facts(path: UPath) -> dict[str, Any]:
+    """What a model says of itself, without its arrays.
+
+    Raises
+    ------
+    InputError
+        If it is of another format, or damaged.
+    """
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise InputError(
+                f"{path} has the format {facts['format']}, this version reads {FORMAT}: materialise 'model' again"
+            )
+    except (KeyError, TypeError, json.JSONDecodeError, FileNotFoundError) as error:
+        raise InputError(f"{path} is no model ({error}): materialise 'model' again") from error
+    return facts
 
 
 def read_model(path: UPath) -> StoredModel:
@@ -64,16 +88,12 @@ def read_model(path: UPath) -> StoredModel:
     InputError
         If it is of another format, or damaged.
     """
+    facts = read_facts(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise InputError(
-                f"{path} has the format {facts['format']}, this version reads {FORMAT}: materialise 'model' again"
-            )
         with (
             path.with_name(facts["arrays"]).open("rb") as source,
             np.load(source, allow_pickle=False) as stored,
         ):
             return StoredModel(facts, dict(stored), facts["fingerprint"])
-    except (KeyError, TypeError, json.JSONDecodeError, FileNotFoundError) as error:
+    except (KeyError, FileNotFoundError) as error:
         raise InputError(f"{path} is no model ({error}): materialise 'model' again") from error

@@ -240,6 +240,16 @@ def write_table(table: VectorTable, path: UPath) -> None:
             writer.write_batch(batch)
 
 
+def remove(path: UPath) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        for child in path.iterdir():
+            remove(child)
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
+
+
 def is_local(path: UPath) -> bool:
     """Whether `path` lies on this machine, so that it can be memory-mapped."""
     return path.protocol in ("", "file", "local")
@@ -252,6 +262,7 @@ def replacing(path: UPath) -> Iterator[IO[bytes]]:
     What was at `path` stays whole until then; when the block fails, the temporary file is removed. A killed
     process leaves a ``.tmp`` file, which the next write of the same path removes.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         if not _is_alive(int(stale.name.split(".")[-3])):
             stale.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.statistics import Statistics, compute_statistics, finite_rows
+from iv_pipeline.learn.statistics import QUANTILES, Statistics, compute_statistics, finite_rows
 
 
 def badly_scaled(n_rows: int, seed: int) -> np.ndarray:
@@ -81,3 +81,45 @@ def test_statistics_survive_storage() -> None:
     restored = Statistics.from_arrays(computed.to_arrays())
     assert restored.n_rows == 50
     np.testing.assert_array_equal(restored.covariance, computed.covariance)
+
+
+@given(n_rows=st.integers(2, 300), later=st.integers(2, 300), shift=st.floats(-3, 3), seed=st.integers(0, 50))
+@settings(max_examples=40, deadline=None)
+def test_statistics_of_later_rows_add_up_with_those_before(
+    n_rows: int, later: int, shift: float, seed: int
+) -> None:
+    X = badly_scaled(n_rows + later, seed)
+    X[n_rows:] += np.float32(shift) * X.std(axis=0)
+    X[n_rows // 2], X[-1] = np.nan, np.inf
+    if n_rows < 4 or later < 3:
+        return
+    parts = [compute_statistics(ArrayBatches(part, 64)) for part in (X[:n_rows], X[n_rows:])]
+    found, expected = parts[0].followed_by(parts[1]), compute_statistics(ArrayBatches(X, 64))
+    assert found.n_rows == expected.n_rows
+    for exact in ("unusable", "minimum", "maximum", "constant"):
+        np.testing.assert_array_equal(getattr(found, exact), getattr(expected, exact))
+    unit = np.abs(expected.mean).max() * 1e-6 + 1e-30
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-6, atol=unit * 1e-12)
+    spread = np.outer(expected.standard_deviation, expected.standard_deviation)
+    offsets = np.outer(np.abs(expected.mean), np.abs(expected.mean)) * 1e-7
+    assert (np.abs(found.covariance - expected.covariance) <= 1e-4 * spread + offsets + 1e-30).all()
+
+
+def test_quantiles_of_rows_that_came_in_parts_are_off_by_no_more_than_a_step() -> None:
+    X = badly_scaled(30_000, 3)
+    whole, parts = compute_statistics(ArrayBatches(X)), [X[:20_000], X[20_000:26_000], X[26_000:] * 2]
+    X[26_000:] *= 2
+    found = compute_statistics(ArrayBatches(parts[0]))
+    for part in parts[1:]:
+        found = found.followed_by(compute_statistics(ArrayBatches(part)))
+    step = 1 / (len(QUANTILES) - 1)
+    for row, share in zip(found.quartiles, (0.25, 0.5, 0.75), strict=True):
+        low, high = np.quantile(X.astype(np.float64), [share - 2 * step, share + 2 * step], axis=0)
+        assert ((low - 1e-6 * np.abs(low) <= row) & (row <= high + 1e-6 * np.abs(high))).all()
+    assert whole.n_rows == found.n_rows
+
+
+def test_rows_of_other_features_cannot_follow() -> None:
+    a, b = (compute_statistics(ArrayBatches(np.eye(n, dtype=np.float32))) for n in (3, 4))
+    with pytest.raises(ValueError, match="4 features cannot follow rows of 3"):
+        a.followed_by(b)

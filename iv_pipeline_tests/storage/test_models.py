@@ -6,7 +6,7 @@ import pytest
 from upath import UPath
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.storage.models import StoredModel, read_model, write_model
+from iv_pipeline.storage.models import StoredModel, read_model, version_of, write_model
 
 
 def stored(value: float = 1.0) -> StoredModel:
@@ -22,12 +22,14 @@ def test_a_model_is_json_and_arrays_and_reads_as_it_was_written(tmp_path: Path) 
     assert again.fingerprint == stored().fingerprint
 
 
-def test_a_new_model_replaces_the_arrays_of_the_old_one(tmp_path: Path) -> None:
+def test_a_new_model_leaves_the_one_before_under_its_version(tmp_path: Path) -> None:
     path = UPath(tmp_path / "model.json")
     write_model(stored(1), path)
     write_model(stored(2), path)
     assert read_model(path).arrays["a/b"].tolist() == [2, 2, 2]
-    assert len(list(tmp_path.iterdir())) == 2
+    for n in (1, 2):
+        version = version_of(stored(n).fingerprint)
+        assert read_model(path.with_name(f"model-{version}.json")).arrays["a/b"].tolist() == [n] * 3
 
 
 def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
@@ -42,8 +44,8 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: {**facts, "format": 99}, "has the format 99, this version reads 1"),
-        (lambda _: {"format": 1}, "is no model"),
+        (lambda facts: {**facts, "format": 99}, "has the format 99, this version reads 2"),
+        (lambda _: {"format": 2}, "is no model"),
         (lambda facts: {**facts, "arrays": "gone.npz"}, "is no model"),
         (lambda _: [], "is no model"),
     ],

@@ -1,66 +1,15 @@
-"""Jobs, and what starts them on its own.
-
-Assets with and without partitions do not share a job: in one job the latter would run again with every partition,
-and a fan-in before its partitions exist. So there is a job before, one for each descriptor, and one after.
-"""
+"""The sensor that has the descriptors of a finished backfill summarised."""
 
 from collections.abc import Mapping
 from datetime import datetime
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-
-PREPARE = ("image_index", "views", "image_quality")
-RECLUSTER = (
-    "pca",
-    "scaled_pca",
-    "clustering_trials",
-    "representation",
-    "neighbors",
-    "hierarchy",
-    "clusters",
-    "outliers",
-    "projection",
-    "cluster_profiles",
-    "model",
-    "evaluation",
-    "final",
-    "changes",
-)
-FULL_PIPELINE = ("init", "statistics", "scaled", *RECLUSTER)
-SUMMARISE = ("comparison", "crossings", "disagreements", "ranking", "ranked_outliers", "summary", "report")
 
 BACKFILL_TAG = "dagster/backfill"
 PARTITION_TAG = "dagster/partition"
 _UNDER_WAY = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
 _ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
-
-
-def build_jobs() -> list[UnresolvedAssetJobDefinition]:
-    """The four jobs."""
-    return [
-        dg.define_asset_job(
-            "prepare",
-            dg.AssetSelection.assets(*PREPARE),
-            description="What is not partitioned and comes first: image index, views, quality of the pictures.",
-        ),
-        dg.define_asset_job(
-            "full_pipeline",
-            dg.AssetSelection.assets(*FULL_PIPELINE),
-            description="One descriptor from Init to Final. Backfill it over all descriptors.",
-        ),
-        dg.define_asset_job(
-            "recluster",
-            dg.AssetSelection.assets(*RECLUSTER),
-            description="One descriptor from its statistics to Final: reduction, clustering and what follows.",
-        ),
-        dg.define_asset_job(
-            "summarise",
-            dg.AssetSelection.assets(*SUMMARISE),
-            description="What looks at all descriptors: comparison, ranked outliers, summary, report.",
-        ),
-    ]
 
 
 @dg.sensor(

@@ -1,0 +1,209 @@
+"""Stage `refits`: a fit that takes in what has come since, accepted if it is not worse."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.assets.candidate import Candidate, CheckFailedError, finish_promotion
+from iv_pipeline.assets.clustering_trials import predictors_of
+from iv_pipeline.assets.final import given_names
+from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.config import Settings
+from iv_pipeline.engine import SideBySide
+from iv_pipeline.errors import InputError
+from iv_pipeline.labelling import unpack_labeller
+from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objections
+from iv_pipeline.learn.evaluation import label_accuracy
+from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.storage.batches import StoredBatch, labelled_facts
+from iv_pipeline.storage.fit_set import new_rows
+from iv_pipeline.storage.formats import read_csv, read_parquet
+from iv_pipeline.storage.layout import MODEL, file_of
+from iv_pipeline.storage.models import read_model, version_of
+from iv_pipeline.storage.tables import read_table
+from iv_pipeline.storage.versions import ModelSet, accepted, clean, known_versions
+
+
+@stage(
+    group="batches", kinds=("csv",), partitioned=False, heavy=True, deps=["accepted_models", "labelled_batch"]
+)
+def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
+    """What has come since joins the fit set; the new fit takes the place of the old one if it is not worse.
+
+    One row for each refit and descriptor, the latest last: scores before and after, what became of the clusters,
+    and why it was accepted or not.
+    """
+    root = settings.data_root
+    if finish_promotion(root):
+        context.log.warning(
+            "the refit before was accepted and its process had died: its files are in place now"
+        )
+    models = accepted(root)
+    joining = () if models is None else waiting_batches(settings, models)
+    if models is None or not joining:
+        context.log.info(
+            "no batch with all descriptors has come since the last fit: there is nothing to take in"
+        )
+        return Result(pd.concat([*_history(settings), pd.DataFrame(columns=_FIRST)]))
+    candidate = Candidate(settings, models, joining, context.log)
+    version = max(known_versions(root), default=0) + 1
+    rows = _compared(candidate, version)
+    is_accepted = bool((rows["reason"] == "").all())
+    frame = rows.assign(
+        refit=datetime.now(UTC).isoformat(timespec="seconds"),
+        batches="; ".join(name for name, _ in joining),
+        accepted=is_accepted,
+        version=version if is_accepted else models.version,
+    )
+    frame = frame[[*_FIRST, *(column for column in frame if column not in _FIRST)]]
+    if is_accepted:
+        _accept(context, candidate, version)
+    else:
+        _refuse(context, candidate, rows)
+    history = pd.concat([*_history(settings), frame], ignore_index=True)
+    numbers = {
+        "kept_share": frame["kept_share"].min(),
+        **{f"score_{row['descriptor']}": row["score_after"] for row in rows.to_dict("records")},
+    }
+    return Result(
+        history,
+        lambda: {
+            "accepted": is_accepted,
+            "version": int(frame["version"].iloc[0]),
+            "joined_images": int(frame["images_joined"].max()) if is_accepted else 0,
+            **{name: float(number) for name, number in numbers.items() if np.isfinite(number)},
+            "why": _why(rows),
+            "compared": dg.MetadataValue.md(frame.round(3).to_markdown(index=False)),
+        },
+    )
+
+
+MEASURES = (
+    *("score_before", "score_after", "kept_share", *(f"clusters_{change}" for change in CHANGES)),
+    *("refused_before", "refused_after", "accuracy_before", "accuracy_after"),
+)
+_FIRST = ("refit", "version", "accepted", "descriptor", "reason", "batches")
+
+
+def _compared(candidate: Candidate, version: int) -> pd.DataFrame:
+    """One row a descriptor; a single one with the reason if a check has stopped the candidate."""
+    try:
+        candidate.run(version)
+        return pd.DataFrame([_compare(candidate, name) for name in candidate.descriptors])
+    except CheckFailedError as failed:
+        measures = dict.fromkeys((*MEASURES, "images", "images_joined"), np.nan)
+        row = {"descriptor": failed.descriptor, **measures, "names_lost": "", "reason": str(failed)}
+        return pd.DataFrame([row])
+    except BaseException:
+        candidate.discard()
+        raise
+
+
+def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, str], ...]:
+    """Name and version of each batch that can join: labelled, with all descriptors, and with new images."""
+    wanted = set(settings.config.descriptors)
+    joined = {name for name, _ in models.batches}
+    found = []
+    for facts in labelled_facts(settings.data_root):
+        key = (facts["batch"], facts["fingerprint"])
+        if facts["batch"] in joined | set(settings.config.refit.exclude) or not wanted <= set(facts["came"]):
+            continue
+        if new_rows(StoredBatch.of(settings.data_root, *key).index).any():
+            found.append(key)
+    return tuple(found)
+
+
+def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
+    """The candidate's clusters of a descriptor beside those of the fit in force, and what speaks against them."""
+    settings, root = candidate.current, candidate.root
+    config = settings.config
+    index = read_parquet(root / file_of("image_index"))
+    before = read_table(settings.data_root / file_of("clusters", name)).column("cluster").to_numpy()
+    path = MODEL.format(descriptor=name, version=candidate.models.models[name])
+    joined = SideBySide([candidate.fit_set.joined(b, len(candidate.joining)) for b in config.blocks(name)])
+    old_labels = unpack_labeller(read_model(settings.data_root / path)).label(joined)
+    new_labels = unpack_labeller(read_model(root / file_of("model", name))).label(joined)
+    old = np.concatenate([before, old_labels["cluster"].to_numpy()]).astype(np.int32)
+    new = read_table(root / file_of("clusters", name)).column("cluster").to_numpy().astype(np.int32)
+    if len(old) != len(new):
+        raise InputError(
+            f"the delivery has changed since the fit of {name} in force: run the pipeline on it before a refit"
+        )
+    compared = compare_fits(old, new, len(before), given_names(settings, name), _score_of(candidate, name))
+    truth = index["label"] if "label" in index else pd.Series(index=index.index, dtype=object)
+    terms = Terms(config.refit.score_loss, config.refit.kept_share)
+    return {
+        "descriptor": name,
+        "images": len(index),
+        "images_joined": len(old_labels),
+        **compared,
+        "refused_before": float(old_labels["status"].str.startswith("unknown").mean()),
+        "refused_after": float(new_labels["status"].str.startswith("unknown").mean()),
+        "accuracy_before": _accuracy(old, truth),
+        "accuracy_after": _accuracy(new, truth),
+        "reason": "; ".join(objections(compared, terms)),
+    }
+
+
+def _score_of(candidate: Candidate, name: str) -> Callable[[np.ndarray], float]:
+    """How well other descriptors predict the clusters of all images, on the candidate's sample."""
+    config = candidate.current.config
+    views = read_table(candidate.root / file_of("views"))
+    usable = np.logical_and.reduce([finite_rows(views.vectors(c).to_array()) for c in views.vector_columns])
+    rows = views.column("row").to_numpy()[usable]
+    predictors = predictors_of(config, name, views, usable).values()
+
+    def score(labels: np.ndarray) -> float:
+        scores = [predictor.score(labels[rows], config.trials.naming_budget) for predictor in predictors]
+        return float(np.mean(scores)) if scores else np.nan
+
+    return score
+
+
+def _accuracy(labels: np.ndarray, truth: pd.Series) -> float:
+    """How well the clusters label images of which the label is known; it is told, and no part of the rule."""
+    return label_accuracy(labels, truth) if truth.notna().sum() > 1 else np.nan
+
+
+def _accept(context: dg.AssetExecutionContext, candidate: Candidate, version: int) -> None:
+    settings = candidate.current
+    models = {
+        name: version_of(read_model(candidate.root / file_of("model", name)).fingerprint)
+        for name in candidate.descriptors
+    }
+    grown = ModelSet(version, models, (*candidate.models.batches, *candidate.joining))
+    candidate.promote(grown)
+    for made in candidate.made:
+        context.log_event(
+            dg.AssetMaterialization(
+                made.stage, partition=made.partition, metadata=dict(made.metadata), description="by a refit"
+            )
+        )
+    context.log_event(dg.AssetMaterialization("accepted_models", metadata={"version": version}))
+    referred = [facts["model_version"] for facts in labelled_facts(settings.data_root)]
+    for removed in clean(settings.data_root, grown, settings.config.retention.versions, referred):
+        context.log.info("no longer needed, removed: %s", removed)
+    context.log.info("the refit is accepted: version %d labels what comes", version)
+
+
+def _refuse(context: dg.AssetExecutionContext, candidate: Candidate, rows: pd.DataFrame) -> None:
+    candidate.discard()
+    context.log.warning(
+        "the refit is not accepted, version %d stays in force: %s", candidate.models.version, _why(rows)
+    )
+
+
+def _why(rows: pd.DataFrame) -> str:
+    against = [f"{row['descriptor']}: {row['reason']}" for row in rows.to_dict("records") if row["reason"]]
+    return " · ".join(against) or "no descriptor is worse by the rule"
+
+
+def _history(settings: Settings) -> Iterator[pd.DataFrame]:
+    """Refits before this one."""
+    path = settings.data_root / file_of("refits")
+    if path.exists():
+        yield read_csv(path)

@@ -1,0 +1,173 @@
+"""Batches that came through the inbox: what each holds, and the labels that it was given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+
+from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.layout import BATCH, BATCH_LABELS, file_of
+from iv_pipeline.storage.tables import (
+    IMAGE_PATH,
+    VectorColumn,
+    VectorTable,
+    as_strings,
+    as_vectors,
+    read_table,
+    remove,
+    replacing,
+    vector_type,
+    write_table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from upath import UPath
+
+    from iv_pipeline.engine import BatchedMatrix
+
+DUPLICATE_OF = "duplicate_of"
+"""Column with the path of the image that was known before and is the same; missing for new images."""
+CONTENT = "content"
+"""Column with what tells the content of an image, as its archive says."""
+_INDEX, _IMAGES = "image_index.parquet", "images.zip"
+
+
+@dataclass(frozen=True)
+class StoredBatch:
+    """One version of a batch, as it was kept when it was labelled; what lies in the inbox may go.
+
+    Attributes
+    ----------
+    name
+        Of its folder in the inbox.
+    version
+        Fingerprint of its content.
+    folder
+        Where its index, vectors and pictures lie.
+    """
+
+    name: str
+    version: str
+    folder: UPath
+
+    @classmethod
+    def of(cls, data_root: UPath, name: str, version: str) -> StoredBatch:
+        """The version of a batch under `data_root`."""
+        return cls(name, version, data_root / BATCH.format(batch=name, version=version))
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """Every image, in the order of the batch, as an image index, and the column `duplicate_of`."""
+        with (self.folder / _INDEX).open("rb") as source:
+            return pd.read_parquet(source)
+
+    def vectors(self, descriptor: str) -> VectorColumn:
+        """Raw vectors of all images, in the same order."""
+        return read_table(self.folder / f"{descriptor}.arrow").vectors("descriptor")
+
+    def archive(self) -> ImageArchive | None:
+        """Its pictures; None if it came without."""
+        path = self.folder / _IMAGES
+        return ImageArchive.matching(path, self.index[IMAGE_PATH].to_list()) if path.is_file() else None
+
+    def keep(self, index: pd.DataFrame, vectors: Mapping[str, BatchedMatrix], images: UPath | None) -> None:
+        """Keep what a batch in the inbox holds: its index, its vectors by descriptor and its archive."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        paths = as_strings(index[IMAGE_PATH])
+        for name, matrix in vectors.items():
+            write_table(_table(paths, matrix), self.folder / f"{name}.arrow")
+        if images is not None:
+            with images.open("rb") as source, replacing(self.folder / _IMAGES) as sink:
+                shutil.copyfileobj(source, sink, 1 << 22)
+        with replacing(self.folder / _INDEX) as sink:
+            index.to_parquet(sink, index=False)
+
+
+def _table(paths: pa.StringArray, matrix: BatchedMatrix) -> VectorTable:
+    schema = pa.schema([(IMAGE_PATH, pa.string()), ("descriptor", vector_type(matrix.shape[1]))])
+    rows = VectorTable.batch_rows
+
+    def read(i: int) -> pa.RecordBatch:
+        columns = [paths.slice(i * rows, rows), as_vectors(matrix.batch(i))]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    return VectorTable(schema, len(paths), read, rows)
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """Labels of a batch by each descriptor, and how they came about.
+
+    Attributes
+    ----------
+    facts
+        `batch`, `fingerprint` of its content, `model_version`, `descriptors` that labelled it, and what else was
+        found; JSON.
+    labels
+        By descriptor: one row an image, as a Final CSV, and `duplicate_of`, `model_version`.
+    """
+
+    facts: Mapping[str, Any]
+    labels: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def forget_contents(data_root: UPath, name: str, needed: Collection[str], keep: int) -> list[str]:
+    """Remove contents that a batch had before; their versions.
+
+    Parameters
+    ----------
+    data_root
+        Where the pipeline wrote.
+    name
+        Of the batch.
+    needed
+        Versions that stay: what the labels are of, and what has joined the fit set.
+    keep
+        Further ones that stay, the latest.
+    """
+    folder = (data_root / BATCH.format(batch=name, version="_")).parent
+    others = [path for path in folder.iterdir() if path.name not in needed] if folder.is_dir() else []
+    others.sort(key=lambda path: path.stat().st_mtime)
+    forgotten = others[: max(len(others) - keep, 0)]
+    for path in forgotten:
+        remove(path)
+    return [path.name for path in forgotten]
+
+
+def write_labelled(batch: LabelledBatch, path: UPath) -> None:
+    """Write the CSVs of a batch, and last its facts to `path`: until then the labels before are what counts."""
+    for name, frame in batch.labels.items():
+        with replacing(_csv(path, name)) as sink:
+            frame.to_csv(sink, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+    with replacing(path) as sink:
+        sink.write(json.dumps(batch.facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+def read_labelled(path: UPath) -> LabelledBatch:
+    """The inverse of `write_labelled`."""
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    labels = {}
+    for name in facts["descriptors"]:
+        with _csv(path, name).open("rb") as source:
+            labels[name] = pd.read_csv(source, low_memory=False, keep_default_na=False)
+    return LabelledBatch(facts, labels)
+
+
+def _csv(path: UPath, descriptor: str) -> UPath:
+    name = BATCH_LABELS.format(batch="", descriptor=descriptor).rpartition("/")[2]
+    return path.with_name(name)
+
+
+def labelled_facts(data_root: UPath) -> list[dict[str, Any]]:
+    """Facts of every labelled batch, in the order in which they were labelled."""
+    files = sorted((data_root / file_of("labelled_batch", "*")).parent.parent.glob("*/batch.json"))
+    facts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return sorted(facts, key=lambda f: (f["labelled_at"], f["batch"]))

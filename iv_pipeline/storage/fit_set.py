@@ -1,0 +1,244 @@
+"""The fit set: the images that clusters are learnt from, those of the delivery and of batches that have joined.
+
+It only grows at its end: the delivery's images come first, in their order, then those of each batch, in the order
+in which they joined. Images that were known before are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from iv_pipeline.engine import BATCH_ROWS
+from iv_pipeline.errors import DeliveryError
+from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch
+from iv_pipeline.storage.tables import IMAGE_PATH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.delivery import Delivery
+    from iv_pipeline.storage.tables import VectorColumn
+
+
+@dataclass(frozen=True)
+class FitSet:
+    """The delivery, and the batches that have joined it.
+
+    Attributes
+    ----------
+    delivery
+        What the first fit was made of.
+    batches
+        In the order in which they joined.
+    """
+
+    delivery: Delivery
+    batches: Sequence[StoredBatch] = ()
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Path of every image, in the order of the fit set.
+
+        Raises
+        ------
+        DeliveryError
+            If the paths cannot be used, or an image of a batch is now in the delivery as well.
+        """
+        paths = list(self.delivery.paths)
+        known = set(paths)
+        for batch in self.batches:
+            joined = batch.index[IMAGE_PATH][new_rows(batch.index)].to_list()
+            twice = next((path for path in joined if path in known), None)
+            if twice is not None:
+                raise DeliveryError(
+                    f"{twice} is in the delivery {self.delivery.folder} and in batch {batch.name}, which has "
+                    "joined it: take it out of the delivery's paths, or start with another data root"
+                )
+            paths += joined
+            known.update(joined)
+        return paths
+
+    def image_index(self) -> pd.DataFrame:
+        """One row an image, as `iv_pipeline.storage.delivery.Delivery.image_index` says, and `content`.
+
+        Raises
+        ------
+        DeliveryError
+            If the paths, the labels or the archive cannot be used.
+        """
+        first = with_content(self.delivery.image_index(), self.delivery.archive())
+        parts = [b.index[new_rows(b.index)].drop(columns=DUPLICATE_OF) for b in self.batches]
+        if not parts:
+            return first
+        index = pd.concat([first, *parts], ignore_index=True)
+        self.paths  # noqa: B018  (says which image is there twice)
+        return index.assign(image_id=np.arange(len(index), dtype=np.int64))
+
+    def notes(self) -> list[str]:
+        """What is odd about the delivery and yet no error, a sentence each."""
+        return self.delivery.notes()
+
+    def vectors(self, descriptor: str) -> FitVectors:
+        """Raw vectors of a descriptor, in the order of the fit set.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such descriptor.
+        DeliveryError
+            If its file cannot be used, or a batch has vectors of another length.
+        """
+        matrix = self.delivery.matrix(descriptor)
+        parts: list[_Rows] = [_Matrix(matrix)]
+        for batch in self.batches:
+            column = batch.vectors(descriptor)
+            if column.shape[1] != matrix.shape[1]:
+                raise DeliveryError(
+                    f"{descriptor} has {matrix.shape[1]:,} features in the delivery and {column.shape[1]:,} in "
+                    f"batch {batch.name}, which joins it: deliver the descriptor of the same network"
+                )
+            parts.append(_new(batch, column))
+        return FitVectors(parts, matrix.shape[1], matrix)
+
+    def joined(self, descriptor: str, last: int) -> FitVectors:
+        """Raw vectors of a descriptor of the `last` batches alone."""
+        batches = self.batches[len(self.batches) - last :]
+        columns = [batch.vectors(descriptor) for batch in batches]
+        parts = [_new(batch, column) for batch, column in zip(batches, columns, strict=True)]
+        return FitVectors(parts, columns[0].shape[1])
+
+    def archive(self) -> ImageArchive | None:
+        """The images of delivery and batches; None if there are none."""
+        opened = [self.delivery.archive(), *(batch.archive() for batch in self.batches)]
+        archives = [archive for archive in opened if archive is not None]
+        if not archives:
+            return None
+        archives[0].others = tuple(archives[1:])
+        return archives[0]
+
+
+def _new(batch: StoredBatch, column: VectorColumn) -> _Rows:
+    return _Chosen(column, np.flatnonzero(new_rows(batch.index)))
+
+
+def new_rows(index: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which images of a batch were not known before, shape ``(n_images,)``."""
+    new: NDArray[np.bool_] = index[DUPLICATE_OF].isna().to_numpy()
+    return new
+
+
+def first_rows(column: VectorColumn, n_rows: int) -> FitVectors:
+    """The first rows of a stored column."""
+    return FitVectors([_Chosen(column, np.arange(n_rows))], column.shape[1])
+
+
+def with_content(index: pd.DataFrame, archive: ImageArchive | None) -> pd.DataFrame:
+    """An image index with the column `content`, missing where there is no image."""
+    content = [None if archive is None else archive.content_of(path) for path in index[IMAGE_PATH]]
+    return index.assign(**{CONTENT: pd.Series(content, dtype="str")})
+
+
+class FitVectors:
+    """Vectors of several parts one behind the other, as a `iv_pipeline.engine.BatchedMatrix`.
+
+    Parameters
+    ----------
+    parts
+        In their order.
+    n_features
+        Of each.
+    stored
+        The delivery's own matrix, as it was opened, if there is one.
+    """
+
+    def __init__(self, parts: Sequence[_Rows], n_features: int, stored: NDArray[Any] | None = None) -> None:
+        self._parts, self.stored = parts, stored
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.shape = int(self._ends[-1]), n_features
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return -(-self.shape[0] // BATCH_ROWS)
+
+    def batch(self, index: int) -> NDArray[np.float32]:
+        """Rows of batch `index` as float32; values too large for float32 become infinite."""
+        start, stop = index * BATCH_ROWS, min((index + 1) * BATCH_ROWS, self.shape[0])
+        rows = [
+            part.slice(max(start - before, 0), min(stop - before, len(part)))
+            for part, before in self._overlapping(start, stop)
+        ]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """The vectors of `rows`, ascending, shape ``(len(rows), n_features)``, float32."""
+        parts = [
+            part.take(rows[(rows >= before) & (rows < before + len(part))] - before)
+            for part, before in self._overlapping(0, self.shape[0])
+        ]
+        return np.concatenate(parts)
+
+    def _overlapping(self, start: int, stop: int) -> list[tuple[_Rows, int]]:
+        """Parts that have any of the rows from `start` to `stop`, and how many rows are before each."""
+        begins = [int(end) - len(part) for part, end in zip(self._parts, self._ends, strict=True)]
+        return [
+            (part, before)
+            for part, before in zip(self._parts, begins, strict=True)
+            if before < stop and before + len(part) > start
+        ]
+
+
+class _Rows(Protocol):
+    """Rows of one part, as float32."""
+
+    def __len__(self) -> int: ...
+
+    def slice(self, start: int, stop: int) -> NDArray[np.float32]: ...
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A whole array, which may be a memory map."""
+
+    array: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def slice(self, start: int, stop: int) -> NDArray[np.float32]:
+        return _float32(self.array[start:stop])
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        return _float32(self.array[rows])
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Some rows of a stored table, ascending."""
+
+    column: VectorColumn
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def slice(self, start: int, stop: int) -> NDArray[np.float32]:
+        return self.take(np.arange(start, stop))
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        return _float32(self.column.take(self.rows[rows]))
+
+
+def _float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.asarray(rows, dtype=np.float32)

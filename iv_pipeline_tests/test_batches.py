@@ -1,0 +1,419 @@
+"""Batches of the inbox: labels, drift, refits and rollbacks, in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from iv_pipeline.assets import candidate
+from iv_pipeline.labelling import load_labeller
+from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.storage.tables import read_table
+from iv_pipeline_tests.conftest import N_IMAGES, PARTITIONS, reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from iv_pipeline_tests.conftest import Finished, Pipeline
+
+    Again = Callable[..., Pipeline]
+
+COLUMNS = (
+    *("image_path", "cluster", "confidence", "is_outlier", "outlier_score", "status", "name"),
+    *("duplicate_of", "model_version"),
+)
+
+
+def label(pipeline: Pipeline, batch: str) -> None:
+    result = pipeline.run("label_batch", batch)
+    assert result.success, reasons(result)
+
+
+def refit(pipeline: Pipeline) -> pd.DataFrame:
+    result = pipeline.run("refit")
+    assert result.success, reasons(result)
+    return pd.read_csv(pipeline.root / "Final" / "refits.csv", keep_default_na=False)
+
+
+def labels_of(pipeline: Pipeline, batch: str, descriptor: str = "vdc_type") -> pd.DataFrame:
+    path = pipeline.root / "Final" / "batches" / batch / f"{descriptor}.csv"
+    return pd.read_csv(path, keep_default_na=False)
+
+
+def facts_of(pipeline: Pipeline, batch: str) -> dict[str, object]:
+    path = pipeline.root / "Final" / "batches" / batch / "batch.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+# ── labels ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_accepts_its_models_as_the_first_version(finished: Finished) -> None:
+    accepted = finished.pipeline.read("accepted_models")
+    assert accepted["version"] == 1
+    assert set(accepted["models"]) == set(PARTITIONS)
+    assert accepted["batches"] == []
+
+
+def test_a_batch_gets_the_labels_that_the_python_interface_gives(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(50))
+    label(pipeline, "monday")
+    for partition in PARTITIONS:
+        files = [folder / "descriptors" / f"{b}.pickle" for b in pipeline.settings.config.blocks(partition)]
+        vectors = np.hstack([pickle.loads(file.read_bytes()) for file in files])
+        found = labels_of(pipeline, "monday", partition)
+        expected = load_labeller(pipeline.root, partition).label(vectors)
+        assert tuple(found) == COLUMNS
+        pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=1e-5, check_dtype=False)
+        assert found["image_path"].iloc[0] == "veriwild/monday/000000.jpg"
+        assert (found["model_version"] == 1).all()
+    assert facts_of(pipeline, "monday")["descriptors"] == list(PARTITIONS)
+
+
+def test_a_batch_may_have_some_of_the_descriptors(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(20), descriptors=("vdc_color",))
+    label(pipeline, "monday")
+    facts = facts_of(pipeline, "monday")
+    assert facts["descriptors"] == ["vdc_color"]
+    assert facts["left_out"] == ["vdc_type", "vdc_type+vdc_color"]
+    refit(pipeline)
+    assert pipeline.read("accepted_models")["batches"] == []  # it cannot join without the others
+
+
+def test_a_batch_is_laid_out_as_its_own_file_says(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20))
+    (folder / "images_paths.csv").rename(folder / "names.csv")
+    (folder / "delivery.yaml").write_text("paths: names.csv\n")
+    label(pipeline, "monday")
+    assert len(labels_of(pipeline, "monday")) == 20
+
+
+def test_other_content_under_the_same_name_is_labelled_anew(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    first = facts_of(pipeline, "monday")["fingerprint"]
+    pipeline.send("monday", range(30))
+    label(pipeline, "monday")
+    assert facts_of(pipeline, "monday")["fingerprint"] != first
+    labels = labels_of(pipeline, "monday")
+    assert len(labels) == 30
+    assert (labels["duplicate_of"] == "").all()  # it does not know itself by what it was before
+
+
+def test_a_batch_can_be_labelled_again_when_the_inbox_has_been_cleared(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    before = labels_of(pipeline, "monday")
+    shutil.rmtree(folder)
+    label(pipeline, "monday")
+    pd.testing.assert_frame_equal(labels_of(pipeline, "monday"), before)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("descriptors/vdc_type.pickle", b"\x80\x04\x95", "vdc_type.pickle"),
+        ("images_paths.csv", b"paths\na.jpg\n", "has 20 rows, but"),
+        ("images_paths.csv", b"paths\n../a.jpg\n", "leads out of the delivery"),
+    ],
+)
+def test_a_damaged_batch_fails_with_the_name_of_its_file_and_nothing_is_lost(
+    file: str, content: bytes, message: str, again: Again
+) -> None:
+    pipeline = again()
+    pipeline.send("sunday", range(10))
+    label(pipeline, "sunday")
+    folder = pipeline.send("monday", range(20))
+    (folder / file).write_bytes(content)
+    before = pipeline.fingerprints()
+    result = pipeline.run("label_batch", "monday")
+    assert not result.success
+    (reason,) = reasons(result).values()
+    assert message in reason
+    assert file in reason
+    assert pipeline.fingerprints() == before
+
+
+def test_descriptors_of_another_network_are_refused(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20))
+    (folder / "descriptors" / "vdc_type.pickle").write_bytes(pickle.dumps(np.ones((20, 7), np.float32)))
+    result = pipeline.run("label_batch", "monday")
+    (reason,) = reasons(result).values()
+    assert "7 features of vdc_type" in reason
+    assert "deliver the descriptor of the same network" in reason
+
+
+def test_a_batch_without_any_descriptor_is_told(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(20), descriptors=())
+    (reason,) = reasons(pipeline.run("label_batch", "monday")).values()
+    assert "has none of descriptors/vdc_type.pickle, descriptors/vdc_color.pickle" in reason
+
+
+# ── images that are known ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_images_of_the_delivery_are_recognised_by_path_and_by_vectors(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20), noise=0)
+    paths = pipeline.read("image_index")["image_path"]
+    names = [paths[100], *(f"new/{i}.jpg" for i in range(19))]
+    (folder / "images_paths.csv").write_text("\n".join(["paths", *names, ""]))
+    label(pipeline, "monday")
+    assert labels_of(pipeline, "monday")["duplicate_of"].tolist() == [paths[100], *paths[1:20]]
+    assert facts_of(pipeline, "monday")["known_before"] == 20
+    drift = pipeline.read("drift", "monday")
+    assert (drift["images"] == 0).all()
+    assert not drift["drifted"].any()
+
+
+def test_pictures_tell_more_than_vectors(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(4), noise=0.1)
+    known = pipeline.read("image_index")["image_path"].to_list()
+    (folder / "raw_data").mkdir()
+    archive = pipeline.settings.config.delivery.archive or ""
+    with (
+        zipfile.ZipFile(pipeline.delivery / archive) as source,
+        zipfile.ZipFile(folder / archive, "w") as target,
+    ):
+        entries = {name.partition("/")[2] or name: name for name in source.namelist()}
+        image = source.read(next(full for full in entries.values() if full.endswith(known[7][-10:])))
+        pictures = [image, b"another", image, b"one more"]
+        for i, picture in enumerate(pictures):
+            target.writestr(f"veriwild/monday/{i:06}.jpg", picture)
+    label(pipeline, "monday")
+    found = labels_of(pipeline, "monday")["duplicate_of"]
+    assert found[0] == found[2] != ""
+    assert found[1] == found[3] == ""
+
+
+def test_images_of_another_batch_are_recognised(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    pipeline.send("tuesday", range(20))
+    label(pipeline, "tuesday")
+    found = labels_of(pipeline, "tuesday")["duplicate_of"]
+    assert found.tolist() == labels_of(pipeline, "monday")["image_path"].tolist()
+    refit(pipeline)
+    joined = pipeline.read("accepted_models")["batches"]
+    assert [batch["batch"] for batch in joined] == ["monday"]  # nothing in the other is new
+
+
+# ── drift ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_like_the_delivery_has_not_drifted_and_a_shifted_one_has(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(0, N_IMAGES, 2), noise=0.05)
+    label(pipeline, "monday")
+    pipeline.send("night", range(0, N_IMAGES, 2), shift=4.0)
+    result = pipeline.run("label_batch", "night")
+    assert result.success, reasons(result)
+    (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "models_still_fit"]
+    assert not check.passed
+    assert check.severity.value == "WARN"
+    drift = pipeline.read("drift", "night")
+    assert drift["drifted"].all()
+    assert (drift["refused"] > 0.5).all()
+    assert not pipeline.read("drift", "monday")["drifted"].any(), pipeline.read("drift", "monday").T
+
+
+# ── refits ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_refit_takes_in_what_came_and_keeps_numbers_and_names(finished: Finished, grown: Finished) -> None:
+    before, after = (p.pipeline.read("final", "vdc_type") for p in (finished, grown))
+    history = grown.pipeline.read("refits")
+    assert history["accepted"].all(), history.T
+    assert set(history["descriptor"]) == set(PARTITIONS)
+    accepted = grown.pipeline.read("accepted_models")
+    assert accepted["version"] == 2
+    assert [batch["batch"] for batch in accepted["batches"]] == ["monday"]
+    n_new = len(range(0, N_IMAGES, 3))
+    assert after["image_path"].tolist()[:N_IMAGES] == before["image_path"].tolist()
+    assert len(after) == N_IMAGES + n_new
+    assert np.mean(after["cluster"][:N_IMAGES] == before["cluster"]) >= 0.8
+    assert set(after[after["cluster"] == 0]["name"]) == {"white saloons"}
+
+
+def test_statistics_of_the_grown_fit_are_those_of_all_its_rows(grown: Finished) -> None:
+    for partition in PARTITIONS:
+        table = read_table(grown.pipeline.settings.data_root / f"Init/{partition}.arrow")
+        found = grown.pipeline.read("statistics", partition)
+        expected = compute_statistics(table.vectors("descriptor"))
+        assert int(found["n_rows"]) == table.n_rows
+        np.testing.assert_allclose(found["mean"], expected.mean, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["covariance"], expected.covariance, rtol=1e-3, atol=1e-5)
+
+
+def test_a_refit_shows_its_stages_in_dagster(grown: Finished) -> None:
+    made = {
+        (event.asset_key.to_user_string(), event.partition)
+        for event in grown.results["refit"].all_events
+        if event.event_type_value == "ASSET_MATERIALIZATION" and event.asset_key
+    }
+    assert {("clusters", p) for p in PARTITIONS} <= made
+    assert {("summary", None), ("accepted_models", None), ("refits", None)} <= made
+
+
+def test_a_run_after_a_refit_is_of_the_grown_fit_set(grown: Finished, again: Again) -> None:
+    pipeline = again()
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    for job, partition in (("prepare", None), ("full_pipeline", "vdc_color")):
+        result = pipeline.run(job, partition)
+        assert result.success, reasons(result)
+    before, after = (p.read("final", "vdc_color") for p in (grown.pipeline, pipeline))
+    assert after["image_path"].tolist() == before["image_path"].tolist()
+    assert np.mean(after["cluster"] == before["cluster"]) >= 0.8
+
+
+def test_a_refit_with_nothing_to_take_in_changes_nothing(finished: Finished, again: Again) -> None:
+    pipeline = again()
+    assert refit(pipeline).empty
+    before = finished.pipeline.fingerprints()
+    assert {k: v for k, v in pipeline.fingerprints().items() if k != "Final/refits.csv"} == before
+
+
+def test_a_worse_fit_is_refused_and_says_why(again: Again) -> None:
+    pipeline = again(refit={"kept_share": 1.0, "score_loss": 0.0})
+    pipeline.send("night", range(N_IMAGES), shift=5.0, noise=1.0)
+    label(pipeline, "night")
+    before = pipeline.fingerprints()
+    history = refit(pipeline)
+    assert not history["accepted"].any()
+    assert (
+        history["reason"]
+        .str.contains("of the images keep their cluster|score falls|are gone|fails its check")
+        .any()
+    )
+    assert (history["version"] == 1).all()
+    after = pipeline.fingerprints()
+    assert {k: v for k, v in after.items() if k != "Final/refits.csv"} == before
+
+
+def test_a_batch_that_a_person_keeps_out_does_not_join(again: Again) -> None:
+    pipeline = again(refit={"exclude": ["monday"]})
+    pipeline.send("monday", range(30))
+    label(pipeline, "monday")
+    assert refit(pipeline).empty
+
+
+def test_a_batch_that_comes_during_a_refit_is_labelled_by_the_models_in_force(
+    again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(50))
+    label(pipeline, "monday")
+    promote = candidate.Candidate.promote
+
+    def promote_later(self: candidate.Candidate, models: object) -> None:
+        pipeline.send("tuesday", range(50, 80))
+        label(pipeline, "tuesday")
+        promote(self, models)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(candidate.Candidate, "promote", promote_later)
+    assert refit(pipeline)["accepted"].all()
+    assert (labels_of(pipeline, "tuesday")["model_version"] == 1).all()
+    pipeline.send("wednesday", range(80, 110))
+    label(pipeline, "wednesday")
+    assert (labels_of(pipeline, "wednesday")["model_version"] == 2).all()
+
+
+def test_a_process_that_dies_while_files_take_their_places_loses_nothing(
+    again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(50))
+    label(pipeline, "monday")
+    with monkeypatch.context() as patch:
+        patch.setattr(candidate, "accept", lambda *_: pytest.fail("killed"))
+        assert not pipeline.run("refit").success
+    assert pipeline.read("accepted_models")["version"] == 1
+    refit(pipeline)
+    assert pipeline.read("accepted_models")["version"] == 2
+    assert len(pipeline.read("final", "vdc_type")) == N_IMAGES + 50
+    assert not (pipeline.root / "Models" / "candidate").exists()
+
+
+# ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_rollback_puts_models_and_results_back(finished: Finished, grown: Finished, again: Again) -> None:
+    pipeline = again()
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    listed = pipeline.command("iv-pipeline", "versions")
+    assert listed.stdout.splitlines() == [
+        "1  3 models; joined batches: none",
+        "2  3 models; joined batches: monday; in force",
+    ]
+    back = pipeline.command("iv-pipeline", "rollback", "1")
+    assert back.returncode == 0, back.stderr
+    for partition in PARTITIONS:
+        first = finished.pipeline.read("final", partition)
+        pd.testing.assert_frame_equal(pipeline.read("final", partition), first)
+    pipeline.send("tuesday", range(20))
+    label(pipeline, "tuesday")
+    assert (labels_of(pipeline, "tuesday")["model_version"] == 1).all()
+    unknown = pipeline.command("iv-pipeline", "rollback", "7")
+    assert unknown.returncode == 1
+    assert "version 7 cannot be put back" in unknown.stderr
+    assert "choose one of those kept, 1, 2" in unknown.stderr
+
+
+def test_what_labels_refer_to_outlives_its_version(again: Again) -> None:
+    pipeline = again(retention={"versions": 0})
+    pipeline.send("monday", range(50))
+    label(pipeline, "monday")
+    assert refit(pipeline)["accepted"].all()
+    kept = {path.name for path in (pipeline.root / "Models" / "versions" / "1").iterdir()}
+    assert kept == {"set.json"}  # its results went
+    vectors = pipeline.matrix("vdc_type")[:20]
+    labels = load_labeller(pipeline.root, "vdc_type", version=1).label(vectors)
+    assert len(labels) == 20  # its model, which labelled monday, did not
+
+
+def test_models_that_nothing_refers_to_go_when_their_version_does(again: Again) -> None:
+    pipeline = again(retention={"versions": 0})
+    (pipeline.config).write_text(
+        yaml.safe_dump(yaml.safe_load(pipeline.config.read_text()) | {"seed": 1}, sort_keys=False)
+    )
+    for job, partition in (("full_pipeline", "vdc_color"), ("summarise", None)):
+        result = pipeline.run(job, partition)
+        assert result.success, reasons(result)
+    assert pipeline.read("accepted_models")["version"] == 2
+    assert len(list((pipeline.root / "Models" / "vdc_color").glob("model-*.json"))) == 1
+
+
+def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) -> None:
+    pipeline = again(retention={"contents": 0})
+    versions = []
+    for n in (30, 31, 32):
+        pipeline.send("monday", range(n))
+        label(pipeline, "monday")
+        versions.append(facts_of(pipeline, "monday")["fingerprint"])
+        if n == 30:
+            refit(pipeline)
+    pipeline.send("monday", range(33))
+    label(pipeline, "monday")
+    kept = {path.name for path in (pipeline.root / "Init" / "batches" / "monday").iterdir()}
+    # the first has joined, the third was what the labels were of until the fourth had been labelled
+    assert kept == {versions[0], versions[2], facts_of(pipeline, "monday")["fingerprint"]}
