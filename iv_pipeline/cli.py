@@ -62,27 +62,30 @@ def ensure_home() -> Path:
     beside = Path("data" if "://" in root else root) / "dagster_home"  # a history needs a local folder
     home = Path(os.environ.get("DAGSTER_HOME") or beside).absolute()
     home.mkdir(parents=True, exist_ok=True)
+    if "://" not in root:
+        (Path(root) / "Inbox").mkdir(parents=True, exist_ok=True)  # a copy into it must not become it
     os.environ["DAGSTER_HOME"] = str(home)
     instance_file = home / "dagster.yaml"
     if not instance_file.exists():
         template = importlib.resources.files("iv_pipeline").joinpath("dagster.yaml")
         instance_file.write_text(template.read_text(encoding="utf-8"), encoding="utf-8")
-        _limit_heavy_pool()
+        _limit_pools()
     return home
 
 
-def _limit_heavy_pool() -> None:
-    """Let one heavy run hold the pool.
+def _limit_pools() -> None:
+    """Let one run hold a pool.
 
     Dagster meets a pool's default limit from its second look at the queue on; on the first, two heavy runs would
     start at once.
     """
     import dagster as dg
 
-    from iv_pipeline.assets.stage import HEAVY_POOL
+    from iv_pipeline.assets.stage import BATCH_POOL, HEAVY_POOL
 
     with dg.DagsterInstance.get() as instance:
-        instance.event_log_storage.set_concurrency_slots(HEAVY_POOL, 1)
+        for pool in (HEAVY_POOL, BATCH_POOL):
+            instance.event_log_storage.set_concurrency_slots(pool, 1)
 
 
 def _draw_demo() -> None:
@@ -109,7 +112,8 @@ def _run(descriptors: Sequence[str]) -> int:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
-    from iv_pipeline.processes import end_stale_runs
+    from iv_pipeline.processes import end_stale_runs, jobs_under_way
+    from iv_pipeline.storage.versions import settle
 
     settings = Settings.from_environment()  # again: the demo brings a delivery.yaml
     for name in descriptors:
@@ -119,6 +123,9 @@ def _run(descriptors: Sequence[str]) -> int:
     wanted = list(descriptors or settings.config.partitions)
     with dg.DagsterInstance.get() as instance:
         end_stale_runs(instance)
+        if "refit" in jobs_under_way(instance, waiting=False):
+            raise InputError("a refit is under way: wait for it, or terminate it in the UI")
+        settle(settings.data_root)
         prepared = _execute(definitions, instance, "prepare")
         failed = [] if prepared else ["prepare"]
         for name in wanted if prepared else ():
@@ -156,12 +163,10 @@ def _roll_back(version: int) -> int:
     ensure_home()
     import dagster as dg
 
-    from iv_pipeline.automation.jobs import jobs_under_way
-    from iv_pipeline.automation.refits import JOBS_OF_A_FIT
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
-    from iv_pipeline.processes import end_stale_runs
-    from iv_pipeline.storage.versions import roll_back
+    from iv_pipeline.processes import JOBS_OF_A_FIT, end_stale_runs, jobs_under_way
+    from iv_pipeline.storage.versions import roll_back, settle
 
     settings = Settings.from_environment()
     with dg.DagsterInstance.get() as instance:
@@ -171,6 +176,7 @@ def _roll_back(version: int) -> int:
             raise InputError(
                 f"{', '.join(sorted(busy))} is under way: wait for it, or terminate it in the UI"
             )
+        settle(settings.data_root)
         models = roll_back(settings.data_root, version)
         instance.report_runless_asset_event(
             dg.AssetMaterialization(

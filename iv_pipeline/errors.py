@@ -13,5 +13,9 @@ class DeliveryError(InputError):
     """A file of the delivery is wrong."""
 
 
+class ChangedBatchError(DeliveryError):
+    """A batch was changed while it was being labelled: it is labelled once it rests again."""
+
+
 class MissingStageError(InputError, FileNotFoundError):
     """A stage that this one reads has not been made yet."""

@@ -18,6 +18,7 @@ from iv_pipeline.learn.novelty import Novelty
 from iv_pipeline.learn.representation import Placement, Reduction, unpack_fit
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import StoredModel, read_model
+from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.versions import known_versions
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def load_labeller(
     InputError
         If there is no model of that descriptor, no such version, or no such algorithm in it.
     """
-    return unpack_labeller(read_model(model_path(UPath(data_root), descriptor, version)), algorithm)
+    root = UPath(data_root)
+    labeller = unpack_labeller(read_model(model_path(root, descriptor, version)), algorithm)
+    return labeller if algorithm else labeller.named(given_names(root, descriptor))
 
 
 def model_path(data_root: UPath, descriptor: str, version: int | None = None) -> UPath:

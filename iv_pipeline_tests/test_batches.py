@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
@@ -9,14 +10,19 @@ import shutil
 import zipfile
 from typing import TYPE_CHECKING
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from upath import UPath
 
-from iv_pipeline.assets import candidate
+from iv_pipeline.assets.arrival import CONTENT_TAG
+from iv_pipeline.automation.inbox import BATCH_TAG, next_attempt
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.storage import versions
+from iv_pipeline.storage.inbox import Batch, fingerprint_of
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import N_IMAGES, PARTITIONS, reasons
 
@@ -163,6 +169,30 @@ def test_a_batch_without_any_descriptor_is_told(again: Again) -> None:
     pipeline.send("monday", range(20), descriptors=())
     (reason,) = reasons(pipeline.run("label_batch", "monday")).values()
     assert "has none of descriptors/vdc_type.pickle, descriptors/vdc_color.pickle" in reason
+
+
+def run_of(pipeline: Pipeline, batch: str, content: str) -> int | str:
+    """Label a batch as the sensor has it done; what the sensor does next about it."""
+    job = pipeline.definitions().resolve_job_def("label_batch")
+    tags = {BATCH_TAG: batch, CONTENT_TAG: content}
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("batch", [batch])
+        result = job.execute_in_process(
+            instance=instance, partition_key=batch, tags=tags, raise_on_error=False
+        )
+        assert not result.success
+        return next_attempt(instance, Batch(batch, "complete", content))
+
+
+def test_a_run_whose_batch_was_changed_under_it_is_started_again_and_one_that_failed_is_not(
+    again: Again,
+) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20))
+    assert run_of(pipeline, "monday", "0" * 16) == 2
+    (folder / "descriptors" / "vdc_type.pickle").write_bytes(b"\x80\x04")
+    said = run_of(pipeline, "monday", fingerprint_of(UPath(folder), "_SUCCESS"))
+    assert "ended without labels: mend the batch" in str(said)
 
 
 # ── images that are known ────────────────────────────────────────────────────────────────────────────────────
@@ -322,14 +352,14 @@ def test_a_batch_that_comes_during_a_refit_is_labelled_by_the_models_in_force(
     pipeline = again()
     pipeline.send("monday", range(50))
     label(pipeline, "monday")
-    promote = candidate.Candidate.promote
+    promote = versions.promote
 
-    def promote_later(self: candidate.Candidate, models: object) -> None:
+    def promote_later(data_root: UPath, models: versions.ModelSet) -> None:
         pipeline.send("tuesday", range(50, 80))
         label(pipeline, "tuesday")
-        promote(self, models)  # type: ignore[arg-type]
+        promote(data_root, models)
 
-    monkeypatch.setattr(candidate.Candidate, "promote", promote_later)
+    monkeypatch.setattr(importlib.import_module("iv_pipeline.assets.refits"), "promote", promote_later)
     assert refit(pipeline)["accepted"].all()
     assert (labels_of(pipeline, "tuesday")["model_version"] == 1).all()
     pipeline.send("wednesday", range(80, 110))
@@ -344,7 +374,7 @@ def test_a_process_that_dies_while_files_take_their_places_loses_nothing(
     pipeline.send("monday", range(50))
     label(pipeline, "monday")
     with monkeypatch.context() as patch:
-        patch.setattr(candidate, "accept", lambda *_: pytest.fail("killed"))
+        patch.setattr(versions, "accept", lambda *_: pytest.fail("killed"))
         assert not pipeline.run("refit").success
     assert pipeline.read("accepted_models")["version"] == 1
     refit(pipeline)
@@ -393,14 +423,20 @@ def test_what_labels_refer_to_outlives_its_version(again: Again) -> None:
 
 def test_models_that_nothing_refers_to_go_when_their_version_does(again: Again) -> None:
     pipeline = again(retention={"versions": 0})
-    (pipeline.config).write_text(
-        yaml.safe_dump(yaml.safe_load(pipeline.config.read_text()) | {"seed": 1}, sort_keys=False)
-    )
-    for job, partition in (("full_pipeline", "vdc_color"), ("summarise", None)):
-        result = pipeline.run(job, partition)
-        assert result.success, reasons(result)
-    assert pipeline.read("accepted_models")["version"] == 2
-    assert len(list((pipeline.root / "Models" / "vdc_color").glob("model-*.json"))) == 1
+    models = [pipeline.read("accepted_models")["models"]["vdc_color"]]
+    for seed in (1, 2):
+        changed = yaml.safe_load(pipeline.config.read_text()) | {"seed": seed}
+        pipeline.config.write_text(yaml.safe_dump(changed, sort_keys=False))
+        for assets, partition in ((("clusters", "model"), "vdc_color"), (("accepted_models",), None)):
+            result = pipeline.materialise(*assets, partition=partition)
+            assert result.success, reasons(result)
+        models.append(pipeline.read("accepted_models")["models"]["vdc_color"])
+    assert len(set(models)) == 3
+    kept = {
+        path.stem.removeprefix("model-")
+        for path in (pipeline.root / "Models" / "vdc_color").glob("model-*.json")
+    }
+    assert kept == set(models[1:])  # batches may be being labelled by the one before
 
 
 def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) -> None:
@@ -417,3 +453,96 @@ def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) ->
     kept = {path.name for path in (pipeline.root / "Init" / "batches" / "monday").iterdir()}
     # the first has joined, the third was what the labels were of until the fourth had been labelled
     assert kept == {versions[0], versions[2], facts_of(pipeline, "monday")["fingerprint"]}
+
+
+def test_a_batch_that_has_joined_can_be_labelled_again_and_stays_joined(
+    grown: Finished, again: Again
+) -> None:
+    pipeline = again()
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    label(pipeline, "monday")
+    assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
+    assert (labels_of(pipeline, "monday")["model_version"] == 2).all()
+    pipeline.send("tuesday", range(20))
+    label(pipeline, "tuesday")
+    assert refit(pipeline)["accepted"].all()
+    assert len(pipeline.read("final", "vdc_type")) == len(grown.pipeline.read("final", "vdc_type")) + 20
+
+
+def test_a_batch_is_not_known_by_one_that_only_repeats_it(again: Again) -> None:
+    pipeline = again()
+    for batch in ("monday", "tuesday"):
+        pipeline.send(batch, range(20))
+        label(pipeline, batch)
+    shutil.rmtree(pipeline.root / "Init" / "batches" / "monday")
+    (pipeline.root / "Final" / "batches" / "monday" / "batch.json").unlink()
+    label(pipeline, "monday")
+    assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
+
+
+def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(
+    grown: Finished, again: Again
+) -> None:
+    pipeline = again()
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    versions.roll_back(pipeline.settings.data_root, 1)
+    refit(pipeline)
+    assert pipeline.read("accepted_models")["version"] == 1
+    pipeline.send("tuesday", range(40))
+    label(pipeline, "tuesday")
+    refit(pipeline)
+    assert [b["batch"] for b in pipeline.read("accepted_models")["batches"]] == ["monday", "tuesday"]
+
+
+def test_a_rollback_that_was_interrupted_is_finished(
+    grown: Finished, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = again()
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    root = pipeline.settings.data_root
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "link", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            versions.roll_back(root, 1)
+    assert pipeline.read("accepted_models")["version"] == 2
+    assert versions.settle(root) == "a rollback"
+    assert pipeline.read("accepted_models")["version"] == 1
+    assert len(pipeline.read("final", "vdc_type")) == N_IMAGES
+    assert versions.settle(root) == ""
+
+
+def test_labels_of_descriptors_that_no_longer_come_are_removed(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    shutil.rmtree(folder)
+    pipeline.send("monday", range(25), descriptors=("vdc_color",))
+    label(pipeline, "monday")
+    found = {path.name for path in (pipeline.root / "Final" / "batches" / "monday").iterdir()}
+    assert found == {"batch.json", "vdc_color.csv"}
+
+
+def test_names_that_people_give_later_are_in_the_labels_of_batches(again: Again) -> None:
+    pipeline = again()
+    names = pipeline.root / "Names" / "vdc_color.csv"
+    names.write_text("cluster,name\n0,night buses\n", encoding="utf-8")
+    pipeline.send("monday", range(60))
+    label(pipeline, "monday")
+    labels = labels_of(pipeline, "monday", "vdc_color")
+    assert set(labels[labels["cluster"] == 0]["name"]) == {"night buses"}
+
+
+def test_a_model_that_does_not_label_its_own_fit_is_not_accepted(
+    again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = again()
+    changed = yaml.safe_load(pipeline.config.read_text()) | {"seed": 1}
+    pipeline.config.write_text(yaml.safe_dump(changed, sort_keys=False))
+    monkeypatch.setattr(importlib.import_module("iv_pipeline.assets.model"), "LEAST_AGREEMENT", 1.1)
+    assert not pipeline.run("full_pipeline", "vdc_color").success
+    result = pipeline.run("summarise")
+    assert result.success, reasons(result)
+    assert pipeline.read("accepted_models")["version"] == 1

@@ -36,7 +36,7 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSta
 
 def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.DagsterInstance) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        identity = processes._identify(psutil.Process(process.pid))
+        identity = processes.identify(psutil.Process(process.pid))
         run = started_run(instance, identity)
         processes.end_stale_runs(instance)
         assert status(instance, run) == dg.DagsterRunStatus.STARTED
@@ -48,7 +48,7 @@ def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.Dagster
 def test_a_run_of_another_machine_or_this_process_is_left_alone(instance: dg.DagsterInstance) -> None:
     runs = [
         started_run(instance, identity)
-        for identity in ("elsewhere:1:2.00", processes._identify(psutil.Process()))
+        for identity in ("elsewhere:1:2.00", processes.identify(psutil.Process()))
     ]
     processes.end_stale_runs(instance)
     assert {status(instance, run) for run in runs} == {dg.DagsterRunStatus.STARTED}

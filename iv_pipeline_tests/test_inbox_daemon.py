@@ -92,7 +92,6 @@ def lived_through(
     pipeline = make_pipeline(inbox=INBOX, combinations={}, projection={"n_epochs": 1})
     shutil.copytree(finished.pipeline.root, pipeline.root, copy_function=os.link)
     assert pipeline.command("iv-pipeline", "env").returncode == 0
-    (pipeline.root / "Inbox").mkdir()
     with pipeline.instance() as instance:
         inbox = Inbox(pipeline, instance)
         with pipeline.background(*DAEMON) as daemon:

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from upath import UPath
 
-from iv_pipeline.assets.labelled_batch import CONTENT_TAG
+from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.automation.inbox import BATCH_TAG, MAX_ATTEMPTS, notice_batches
 from iv_pipeline.automation.refits import build_refit_schedule, decide_on_refit
 from iv_pipeline.config import PipelineConfig, RefitConfig, Settings
@@ -68,6 +68,9 @@ class Sensor:
             "labelled_at": "2026-01-01T00:00:00+00:00",
         }
         path.write_text(json.dumps(facts))
+        drift = self.root / file_of("drift", request.tags[BATCH_TAG])
+        drift.parent.mkdir(exist_ok=True)
+        drift.touch()
 
 
 @pytest.fixture
@@ -115,6 +118,15 @@ def test_a_batch_that_was_labelled_is_done_also_for_a_new_instance(sensor: Senso
     assert sensor.why() == "nothing new in the inbox"
     with dg.DagsterInstance.ephemeral() as another:
         assert not notice_batches(another, sensor.settings).run_requests
+
+
+def test_a_batch_whose_run_died_before_its_drift_was_measured_is_not_done(sensor: Sensor) -> None:
+    sensor.put("monday")
+    (request,) = sensor.look()
+    sensor.label(request)
+    (sensor.root / file_of("drift", "monday")).unlink()
+    (again,) = sensor.look()
+    assert again.tags == request.tags
 
 
 def test_other_content_is_another_run(sensor: Sensor) -> None:

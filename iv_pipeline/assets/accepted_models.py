@@ -3,29 +3,34 @@
 import dagster as dg
 import pandas as pd
 
+from iv_pipeline.assets.model import labels_its_own_fit
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.layout import file_of
-from iv_pipeline.storage.models import read_facts, version_of
-from iv_pipeline.storage.versions import ModelSet, accepted, clean, known_versions, remember
+from iv_pipeline.storage.models import read_facts, read_model, version_of
+from iv_pipeline.storage.tables import read_table
+from iv_pipeline.storage.versions import ModelSet, accept, accepted, clean, known_versions, settle
 
 
-@stage(group="results", kinds=("json",), partitioned=False, deps=["model", "summary"])
+@stage(group="results", kinds=("json",), partitioned=False, heavy=True, deps=["model", "summary"])
 def accepted_models(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
     """The models of the last fit of every descriptor, as one version that later images are labelled by.
 
     A run that a person starts is accepted once it is summarised; the refit on schedule decides by its rule.
     """
-    root, current = settings.data_root, accepted(settings.data_root)
-    models = fitted_models(settings)
-    batches = () if current is None else current.batches
+    root = settings.data_root
+    if done := settle(root):
+        context.log.warning("%s had not been finished: its files are in place now", done)
+    before = accepted(root)
+    models = _fitted_models(context, settings, before)
+    batches = () if before is None else before.batches
     found = ModelSet(max(known_versions(root), default=0) + 1, models, batches)
-    if current is not None and current.says_the_same(found):
-        found = current
-    remember(root, found)
+    if before is not None and before.says_the_same(found):
+        found = before
+    accept(root, found)
     referred = [facts["model_version"] for facts in labelled_facts(root)]
-    for removed in clean(root, found, settings.config.retention.versions, referred):
+    for removed in clean(root, found, before, settings.config.retention.versions, referred):
         context.log.info("no longer needed, removed: %s", removed)
     rows = [{"descriptor": name, "model": model} for name, model in found.models.items()]
     return Result(
@@ -38,9 +43,20 @@ def accepted_models(context: dg.AssetExecutionContext, settings: dg.ResourcePara
     )
 
 
-def fitted_models(settings: Settings) -> dict[str, str]:
-    """Version of the last model of every descriptor that has one."""
-    paths = {name: settings.data_root / file_of("model", name) for name in settings.config.partitions}
-    return {
-        name: version_of(read_facts(path)["fingerprint"]) for name, path in paths.items() if path.exists()
-    }
+def _fitted_models(
+    context: dg.AssetExecutionContext, settings: Settings, before: ModelSet | None
+) -> dict[str, str]:
+    """Version of the last model of every descriptor, if it labels its own fit; of others the one in force."""
+    root = settings.data_root
+    models = {} if before is None else dict(before.models)
+    for name in settings.config.partitions:
+        path = root / file_of("model", name)
+        if not path.exists() or models.get(name) == version_of(read_facts(path)["fingerprint"]):
+            continue
+        init, clusters = (read_table(root / file_of(stage, name)) for stage in ("init", "clusters"))
+        stored = read_model(path)
+        if labels_its_own_fit(stored, init, clusters).passed:
+            models[name] = version_of(stored.fingerprint)
+        else:
+            context.log.warning("the model of %s does not label its own fit and is not accepted", name)
+    return models

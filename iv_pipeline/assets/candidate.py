@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from upath import UPath
 
 from iv_pipeline.assets.changes import changes
@@ -40,11 +41,11 @@ from iv_pipeline.engine import SideBySide
 from iv_pipeline.learn.statistics import Statistics, compute_statistics, finite_rows
 from iv_pipeline.metering import Meter, release_memory
 from iv_pipeline.storage.fit_set import FitSet
-from iv_pipeline.storage.formats import format_of, read_arrays, read_json, read_parquet, write_json
+from iv_pipeline.storage.formats import format_of, read_arrays, read_parquet, write_json
 from iv_pipeline.storage.io_managers import Written, facts_of
 from iv_pipeline.storage.layout import BATCH, CANDIDATE, NAMES, file_of
-from iv_pipeline.storage.tables import is_local, remove
-from iv_pipeline.storage.versions import ModelSet, accept, link
+from iv_pipeline.storage.tables import read_table, remove
+from iv_pipeline.storage.versions import ModelSet, files_below, link
 
 BEFORE = (image_index, views, image_quality)
 BY_DESCRIPTOR = (
@@ -56,12 +57,10 @@ STAGES: dict[str, Stage] = {stage.name: stage for stage in (*BEFORE, *BY_DESCRIP
 
 GOES_ON_FROM = ("clusters", "clustering_trials", "representation", "changes", "image_quality", "summary")
 """Stages that a fit goes on from, or tells what changed since."""
+COMPARED_ROWS = 1_000
+"""By which a delivery that was replaced is told from the one that was fitted."""
 LEAST_ROWS = 2
 """Usable rows that have statistics."""
-_LINKED = tuple(path.partition("{")[0] for path in (NAMES, BATCH))
-"""What the candidate only reads: it stays where it is."""
-_PROMOTED = "promoted.json"
-"""Is in the candidate's folder from when it was accepted until all of its files have taken their places."""
 
 
 class CheckFailedError(Exception):
@@ -139,8 +138,8 @@ class Candidate:
         """The delivery and all batches, those that join included."""
         return open_delivery(self.settings)
 
-    def run(self, version: int) -> None:
-        """Make every stage, as the version that it is to become.
+    def run(self) -> None:
+        """Make every stage.
 
         Raises
         ------
@@ -154,7 +153,7 @@ class Candidate:
         for relative in self._goes_on_from():
             if (self.current.data_root / relative).exists():
                 link(self.current.data_root / relative, self.root / relative)
-        grown = ModelSet(version, self.models.models, (*self.models.batches, *self.joining))
+        grown = replace(self.models, batches=(*self.models.batches, *self.joining))
         write_json(grown.to_facts(), self.root / file_of("accepted_models"))
         for stage in BEFORE:
             self._make(stage, self.settings)
@@ -171,7 +170,7 @@ class Candidate:
             yield NAMES.format(descriptor=name)
         for batch, version in (*self.models.batches, *self.joining):
             folder = BATCH.format(batch=batch, version=version)
-            yield from (f"{folder}/{file}" for file in _files_below(self.current.data_root / folder))
+            yield from (f"{folder}/{file}" for file in files_below(self.current.data_root / folder))
 
     def _as_chosen(self, name: str) -> PipelineConfig:
         """The configuration, and what won for a descriptor as if a person had chosen it: a refit does not."""
@@ -231,6 +230,8 @@ class Candidate:
         if not stored.exists():
             return None
         before = Statistics.from_arrays(read_arrays(stored))
+        if not self._are_same_rows(str(name), before.n_rows):
+            return None
         blocks = self.current.config.blocks(str(name))
         rows = SideBySide([self.fit_set.joined(block, len(self.joining)) for block in blocks])
         usable = sum(int(finite_rows(rows.batch(i)).sum()) for i in range(rows.n_batches))
@@ -240,42 +241,17 @@ class Candidate:
             return None
         return before.followed_by(compute_statistics(rows))
 
+    def _are_same_rows(self, name: str, n_rows: int) -> bool:
+        """Whether the candidate begins with the rows of the fit in force; a delivery may have been replaced."""
+        paths = [root / file_of("init", name) for root in (self.current.data_root, self.root)]
+        if not paths[0].exists():
+            return False
+        tables = [read_table(path).vectors("descriptor") for path in paths]
+        if any(table.shape[0] < n_rows for table in tables) or tables[0].shape[1] != tables[1].shape[1]:
+            return False
+        rows = np.sort(np.random.default_rng(0).permutation(n_rows)[:COMPARED_ROWS])
+        return bool(np.array_equal(tables[0].take(rows), tables[1].take(rows), equal_nan=True))
+
     def discard(self) -> None:
         """Remove all of it."""
         remove(self.root)
-
-    def promote(self, models: ModelSet) -> None:
-        """Let its files take the places of the old ones, and last put `models` in force."""
-        write_json(models.to_facts(), self.root / _PROMOTED)
-        finish_promotion(self.current.data_root)
-
-
-def finish_promotion(data_root: UPath) -> bool:
-    """Go on with a promotion that a process did not live to finish; whether there was one."""
-    root = data_root / CANDIDATE
-    if not (root / _PROMOTED).exists():
-        return False
-    models = ModelSet.from_facts(read_json(root / _PROMOTED))
-    stay = {_PROMOTED, file_of("accepted_models")}
-    for relative in sorted(_files_below(root)):
-        if relative not in stay and not relative.startswith(_LINKED):
-            _move(root / relative, data_root / relative)
-    accept(data_root, models)
-    remove(root)
-    return True
-
-
-def _files_below(folder: UPath, prefix: str = "") -> Iterator[str]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _files_below(path, f"{prefix}{path.name}/")
-        else:
-            yield f"{prefix}{path.name}"
-
-
-def _move(source: UPath, target: UPath) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if is_local(source):
-        source.replace(target)
-    else:
-        source.fs.mv(source.path, target.path)

@@ -9,7 +9,6 @@ from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.errors import InputError
 from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.labelling import status_of
@@ -17,6 +16,7 @@ from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.formats import read_csv
 from iv_pipeline.storage.layout import NAMES, file_of
+from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 
@@ -73,30 +73,8 @@ def cluster_names(settings: Settings, descriptor: str, profiles: pd.DataFrame) -
         If the file of names is wrong.
     """
     proposed = dict(zip(profiles["cluster"].astype(int), profiles["proposed_name"], strict=True))
-    given = given_names(settings, descriptor)
+    given = given_names(settings.data_root, descriptor)
     return proposed | {number: name for number, name in given.items() if number in proposed}
-
-
-def given_names(settings: Settings, descriptor: str) -> dict[int, str]:
-    """Names that people gave in `Names/<descriptor>.csv`, by cluster; also of clusters that are gone.
-
-    Raises
-    ------
-    InputError
-        If the file has no columns `cluster` and `name`, or a cluster that is no number.
-    """
-    path = settings.data_root / NAMES.format(descriptor=descriptor)
-    if not path.exists():
-        return {}
-    given = read_csv(path)
-    if not {"cluster", "name"} <= set(given.columns):
-        raise InputError(f"{path} needs the columns 'cluster' and 'name', it has {', '.join(given.columns)}")
-    numbers = pd.to_numeric(given["cluster"], errors="coerce")
-    if numbers.isna().any():
-        line = int(numbers.isna().to_numpy().argmax()) + 2
-        raise InputError(f"{path}, line {line}: {given['cluster'].iloc[line - 2]!r} is no cluster number")
-    named = given["name"].notna()
-    return dict(zip(numbers[named].astype(int), given["name"][named].astype(str), strict=True))
 
 
 def _warn_of_names(
@@ -105,7 +83,7 @@ def _warn_of_names(
     """Say which names that people gave lost their cluster or part of it; how many there are."""
     became = changes_of(clusters, context.partition_key).set_index("cluster")
     warned = 0
-    for number, name in given_names(settings, context.partition_key).items():
+    for number, name in given_names(settings.data_root, context.partition_key).items():
         change = became["change"].get(number, "unknown" if number not in names else "kept")
         if change in {"kept", "new"}:
             continue

@@ -89,7 +89,7 @@ def model(
             "arrays_bytes": sum(array.nbytes for array in arrays.values()),
             "facts": dg.MetadataValue.json(facts),
         },
-        lambda: [_labels_its_own_fit(read_model(path), init, clusters)],
+        lambda: [labels_its_own_fit(read_model(path), init, clusters)],
     )
 
 
@@ -164,8 +164,9 @@ def _fingerprint(facts: Mapping[str, object], arrays: Mapping[str, np.ndarray]) 
     return digest.hexdigest()
 
 
-def _labels_its_own_fit(stored: StoredModel, init: VectorTable, clusters: VectorTable) -> Check:
-    rows = np.sort(np.random.default_rng(0).permutation(init.n_rows)[:CHECKED_ROWS])
+def labels_its_own_fit(stored: StoredModel, init: VectorTable, clusters: VectorTable) -> Check:
+    """Whether a sample of the images of the fit gets the clusters of the fit."""
+    rows = np.sort(np.random.default_rng(0).permutation(clusters.n_rows)[:CHECKED_ROWS])
     found, _ = unpack_labeller(stored).predict(init.vectors("descriptor").take(rows))
     agreement = float(np.mean(found == clusters.column("cluster").to_numpy()[rows]))
     return Check("labels_its_own_fit", agreement >= LEAST_AGREEMENT, {"agreement": agreement})

@@ -8,9 +8,8 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.assets.candidate import Candidate, CheckFailedError, finish_promotion
+from iv_pipeline.assets.candidate import Candidate, CheckFailedError
 from iv_pipeline.assets.clustering_trials import predictors_of
-from iv_pipeline.assets.final import given_names
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import SideBySide
@@ -19,13 +18,14 @@ from iv_pipeline.labelling import unpack_labeller
 from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objections
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.storage.batches import StoredBatch, labelled_facts
-from iv_pipeline.storage.fit_set import new_rows
+from iv_pipeline.processes import JOBS_OF_A_FIT, jobs_under_way
+from iv_pipeline.storage.batches import StoredBatch, labelled_facts, new_rows
 from iv_pipeline.storage.formats import read_csv, read_parquet
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import read_model, version_of
+from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import read_table
-from iv_pipeline.storage.versions import ModelSet, accepted, clean, known_versions
+from iv_pipeline.storage.versions import ModelSet, accepted, clean, known_versions, promote, settle
 
 
 @stage(
@@ -38,10 +38,11 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     and why it was accepted or not.
     """
     root = settings.data_root
-    if finish_promotion(root):
-        context.log.warning(
-            "the refit before was accepted and its process had died: its files are in place now"
-        )
+    busy = jobs_under_way(context.instance, but=context.run.run_id, waiting=False) & JOBS_OF_A_FIT
+    if busy:
+        raise InputError(f"{', '.join(sorted(busy))} is under way: start the refit when it has ended")
+    if done := settle(root):
+        context.log.warning("%s had not been finished: its files are in place now", done)
     models = accepted(root)
     joining = () if models is None else waiting_batches(settings, models)
     if models is None or not joining:
@@ -50,18 +51,17 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
         )
         return Result(pd.concat([*_history(settings), pd.DataFrame(columns=_FIRST)]))
     candidate = Candidate(settings, models, joining, context.log)
-    version = max(known_versions(root), default=0) + 1
-    rows = _compared(candidate, version)
+    rows = _compared(candidate)
     is_accepted = bool((rows["reason"] == "").all())
     frame = rows.assign(
         refit=datetime.now(UTC).isoformat(timespec="seconds"),
         batches="; ".join(name for name, _ in joining),
         accepted=is_accepted,
-        version=version if is_accepted else models.version,
+        version=models.version,
     )
     frame = frame[[*_FIRST, *(column for column in frame if column not in _FIRST)]]
     if is_accepted:
-        _accept(context, candidate, version)
+        frame["version"] = _accept(context, candidate)
     else:
         _refuse(context, candidate, rows)
     history = pd.concat([*_history(settings), frame], ignore_index=True)
@@ -89,10 +89,10 @@ MEASURES = (
 _FIRST = ("refit", "version", "accepted", "descriptor", "reason", "batches")
 
 
-def _compared(candidate: Candidate, version: int) -> pd.DataFrame:
+def _compared(candidate: Candidate) -> pd.DataFrame:
     """One row a descriptor; a single one with the reason if a check has stopped the candidate."""
     try:
-        candidate.run(version)
+        candidate.run()
         return pd.DataFrame([_compare(candidate, name) for name in candidate.descriptors])
     except CheckFailedError as failed:
         measures = dict.fromkeys((*MEASURES, "images", "images_joined"), np.nan)
@@ -104,7 +104,11 @@ def _compared(candidate: Candidate, version: int) -> pd.DataFrame:
 
 
 def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, str], ...]:
-    """Name and version of each batch that can join: labelled, with all descriptors, and with new images."""
+    """Name and version of each batch that can join: labelled, with all descriptors, and with new images.
+
+    None, if the fit that they would make has been made and is not in force: a person has rolled it back, and it is
+    made again once something else has come, too.
+    """
     wanted = set(settings.config.descriptors)
     joined = {name for name, _ in models.batches}
     found = []
@@ -114,7 +118,9 @@ def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, st
             continue
         if new_rows(StoredBatch.of(settings.data_root, *key).index).any():
             found.append(key)
-    return tuple(found)
+    grown = (*models.batches, *found)
+    rolled_back = any(known.batches == grown for known in known_versions(settings.data_root).values())
+    return () if rolled_back else tuple(found)
 
 
 def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
@@ -133,7 +139,9 @@ def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
         raise InputError(
             f"the delivery has changed since the fit of {name} in force: run the pipeline on it before a refit"
         )
-    compared = compare_fits(old, new, len(before), given_names(settings, name), _score_of(candidate, name))
+    compared = compare_fits(
+        old, new, len(before), given_names(settings.data_root, name), _score_of(candidate, name)
+    )
     truth = index["label"] if "label" in index else pd.Series(index=index.index, dtype=object)
     terms = Terms(config.refit.score_loss, config.refit.kept_share)
     return {
@@ -169,14 +177,16 @@ def _accuracy(labels: np.ndarray, truth: pd.Series) -> float:
     return label_accuracy(labels, truth) if truth.notna().sum() > 1 else np.nan
 
 
-def _accept(context: dg.AssetExecutionContext, candidate: Candidate, version: int) -> None:
+def _accept(context: dg.AssetExecutionContext, candidate: Candidate) -> int:
+    """Put the candidate in force; its version."""
     settings = candidate.current
+    version = max(known_versions(settings.data_root), default=0) + 1
     models = {
         name: version_of(read_model(candidate.root / file_of("model", name)).fingerprint)
         for name in candidate.descriptors
     }
     grown = ModelSet(version, models, (*candidate.models.batches, *candidate.joining))
-    candidate.promote(grown)
+    promote(settings.data_root, grown)
     for made in candidate.made:
         context.log_event(
             dg.AssetMaterialization(
@@ -185,9 +195,12 @@ def _accept(context: dg.AssetExecutionContext, candidate: Candidate, version: in
         )
     context.log_event(dg.AssetMaterialization("accepted_models", metadata={"version": version}))
     referred = [facts["model_version"] for facts in labelled_facts(settings.data_root)]
-    for removed in clean(settings.data_root, grown, settings.config.retention.versions, referred):
+    for removed in clean(
+        settings.data_root, grown, candidate.models, settings.config.retention.versions, referred
+    ):
         context.log.info("no longer needed, removed: %s", removed)
     context.log.info("the refit is accepted: version %d labels what comes", version)
+    return version
 
 
 def _refuse(context: dg.AssetExecutionContext, candidate: Candidate, rows: pd.DataFrame) -> None:

@@ -6,7 +6,6 @@ import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.drift import drift_history
-from iv_pipeline.assets.final import given_names
 from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.drift import Limits
@@ -16,6 +15,7 @@ from iv_pipeline.report.page import ReportData, render_report
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.formats import read_csv
 from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.versions import ModelSet, accepted
 
 
@@ -61,7 +61,7 @@ def report(
         evaluation=evaluation,
         variance={name: _variance(maps) for name, maps in pca.items()},
         constant={name: _constant_features(settings, name) for name in final},
-        names={name: given_names(settings, name) for name in final},
+        names={name: given_names(settings.data_root, name) for name in final},
         crossings=crossings,
         later=None if models is None else _later(settings, models),
         archive=open_delivery(settings).archive(),

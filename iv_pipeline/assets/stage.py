@@ -25,6 +25,8 @@ BATCHES = dg.DynamicPartitionsDefinition(name="batch")
 
 PARTIAL = dg.AssetIn(metadata={"allow_missing_partitions": True})
 """A fan-in of the partitions that exist; the others are named in the log."""
+BATCH_POOL = "batches"
+"""Batches are labelled one after another: each is compared with those before it."""
 HEAVY_POOL = "heavy"
 """Assets that fill the machine's memory or cores; one run at a time holds a place in it."""
 
@@ -67,6 +69,7 @@ class Stage:
     partitioned: bool
     by_batch: bool
     heavy: bool
+    pool: str | None
     checks: dict[str, str]
     warnings: dict[str, str]
     code_version: str
@@ -90,7 +93,7 @@ class Stage:
             kinds=set(self.kinds),
             code_version=self.code_version,
             partitions_def=BATCHES if self.by_batch else partitions if self.partitioned else None,
-            pool=HEAVY_POOL if self.heavy else None,
+            pool=HEAVY_POOL if self.heavy else self.pool,
             check_specs=specs,
             metadata={"file": FILES[self.name]},
             **self.options,
@@ -106,6 +109,7 @@ def stage(
     partitioned: bool = True,
     by_batch: bool = False,
     heavy: bool = False,
+    pool: str | None = None,
     checks: Mapping[str, str] | None = None,
     warnings: Mapping[str, str] | None = None,
     code_version: str = "1",
@@ -125,6 +129,8 @@ def stage(
         Whether it is made once for each batch of the inbox instead.
     heavy
         Whether two of its kind must not run at once.
+    pool
+        Another pool, whose assets do not run at once either.
     checks
         Names of blocking checks, and the question that each answers.
     warnings
@@ -143,6 +149,7 @@ def stage(
             partitioned,
             by_batch,
             heavy,
+            pool,
             dict(checks or {}),
             dict(warnings or {}),
             code_version,

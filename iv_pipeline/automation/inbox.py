@@ -4,20 +4,24 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from iv_pipeline.assets.labelled_batch import CONTENT_TAG
+from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.assets.stage import BATCHES
 from iv_pipeline.config import OWN_FILE, InboxConfig, Settings
-from iv_pipeline.errors import InputError
-from iv_pipeline.processes import end_stale_runs
+from iv_pipeline.errors import ChangedBatchError, InputError
+from iv_pipeline.processes import end_stale_runs, jobs_under_way
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.inbox import Batch, Rules, Watch, look
-from iv_pipeline.storage.layout import WATCH
-from iv_pipeline.storage.versions import accepted
+from iv_pipeline.storage.layout import WATCH, file_of
+from iv_pipeline.storage.versions import accepted, settle
 
 BATCH_TAG = "iv_pipeline/batch"
 MAX_ATTEMPTS = 3
 """Of a run whose process dies; one that fails by itself is not started again before the batch has changed."""
-_INTERRUPTED = ("DagsterExecutionInterruptedError", "RunCancelledError", "KeyboardInterrupt")
+_NOT_ITS_FAULT = (
+    *("DagsterExecutionInterruptedError", "RunCancelledError", "KeyboardInterrupt"),
+    ChangedBatchError.__name__,
+)
+"""Errors of a run that was ended, or whose batch was changed under it."""
 
 
 def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
@@ -32,6 +36,8 @@ def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
     )
     def inbox(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult:
         end_stale_runs(context.instance)
+        if "refit" not in jobs_under_way(context.instance) and (done := settle(settings.data_root)):
+            context.log.warning("%s had not been finished: its files are in place now", done)
         return notice_batches(context.instance, settings)
 
     return inbox
@@ -56,13 +62,13 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
         return dg.SensorResult(
             skip_reason=f"{len(batches)} batches wait for models: run the pipeline, summarise included, first"
         )
-    labelled = {facts["batch"]: facts["fingerprint"] for facts in labelled_facts(settings.data_root)}
+    labelled = _done(settings)
     requests, waiting = [], []
     for batch in batches:
         if batch.state != "complete":
             waiting.append(f"{batch.name}: {batch.why}")
         elif labelled.get(batch.name) != batch.fingerprint:
-            attempt = _next_attempt(instance, batch)
+            attempt = next_attempt(instance, batch)
             if isinstance(attempt, int):
                 requests.append(_request(batch, attempt))
             else:
@@ -75,6 +81,17 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
     )
 
 
+def _done(settings: Settings) -> dict[str, str]:
+    """Content of every batch that has been labelled, and whose drift has been measured after that."""
+    root = settings.data_root
+    done = {}
+    for facts in labelled_facts(root):
+        labels, drift = (root / file_of(asset, facts["batch"]) for asset in ("labelled_batch", "drift"))
+        if drift.exists() and drift.stat().st_mtime >= labels.stat().st_mtime:
+            done[facts["batch"]] = facts["fingerprint"]
+    return done
+
+
 def _look(settings: Settings) -> list[Batch]:
     config = settings.config
     path = settings.data_root / WATCH
@@ -82,9 +99,10 @@ def _look(settings: Settings) -> list[Batch]:
     rules = Rules(
         config.inbox.marker, config.inbox.settle_seconds, frozenset({config.delivery.paths, OWN_FILE})
     )
-    batches = look(settings.inbox, watch, rules)
-    watch.save(path)
-    return batches
+    try:
+        return look(settings.inbox, watch, rules)
+    finally:
+        watch.save(path)  # also what was read of a large file before something went wrong
 
 
 def _request(batch: Batch, attempt: int) -> dg.RunRequest:
@@ -95,7 +113,7 @@ def _request(batch: Batch, attempt: int) -> dg.RunRequest:
     )
 
 
-def _next_attempt(instance: dg.DagsterInstance, batch: Batch) -> int | str:
+def next_attempt(instance: dg.DagsterInstance, batch: Batch) -> int | str:
     """Number of the run to start for this content, or why none is."""
     tags = {BATCH_TAG: batch.name, CONTENT_TAG: batch.fingerprint}
     records = instance.get_run_records(dg.RunsFilter(tags=tags))
@@ -125,7 +143,7 @@ def _was_interrupted(events: Sequence[dg.EventLogEntry], index: int) -> bool:
     event = events[index].dagster_event
     error = event.step_failure_data.error if event is not None else None
     while error is not None:
-        if error.cls_name in _INTERRUPTED:
+        if error.cls_name in _NOT_ITS_FAULT:
             return True
         error = error.cause
     return False

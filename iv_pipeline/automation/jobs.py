@@ -6,7 +6,6 @@ and a fan-in before its partitions exist. So there is a job before, one for each
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
 PREPARE = ("image_index", "views", "image_quality")
 RECLUSTER = (
@@ -78,9 +77,3 @@ def build_jobs() -> list[UnresolvedAssetJobDefinition]:
             description="The report alone, from what is there.",
         ),
     ]
-
-
-def jobs_under_way(instance: dg.DagsterInstance) -> set[str]:
-    """Names of jobs of which a run waits or has not ended."""
-    unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
-    return {run.job_name for run in instance.get_runs(dg.RunsFilter(statuses=unfinished))}

@@ -4,14 +4,10 @@ import dagster as dg
 from dagster._utils.schedules import is_valid_cron_schedule
 
 from iv_pipeline.assets.refits import waiting_batches
-from iv_pipeline.automation.jobs import jobs_under_way
 from iv_pipeline.config import RefitConfig, Settings
 from iv_pipeline.errors import ConfigError, InputError
-from iv_pipeline.processes import end_stale_runs
+from iv_pipeline.processes import JOBS_OF_A_FIT, end_stale_runs, jobs_under_way
 from iv_pipeline.storage.versions import accepted
-
-JOBS_OF_A_FIT = {"prepare", "full_pipeline", "recluster", "summarise", "refit"}
-"""None of them may run beside a refit: they make what it begins with."""
 
 
 def build_refit_schedule(config: RefitConfig) -> dg.ScheduleDefinition:

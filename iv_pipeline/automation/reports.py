@@ -3,8 +3,8 @@
 import dagster as dg
 from upath import UPath
 
-from iv_pipeline.automation.jobs import jobs_under_way
 from iv_pipeline.config import Settings
+from iv_pipeline.processes import jobs_under_way
 from iv_pipeline.storage.layout import file_of
 
 MAKERS = {"label_batch", "refit", "full_pipeline", "recluster", "summarise", "refresh_report"}

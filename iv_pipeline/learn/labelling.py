@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -175,6 +175,12 @@ class Labeller:
     numbers: NDArray[np.int32]
     novelty: Novelty | None = None
     names: Mapping[int, str] = field(default_factory=dict)
+
+    def named(self, names: Mapping[int, str]) -> Labeller:
+        """The same, with names that people have given since to some of its clusters."""
+        return replace(
+            self, names={**self.names, **{n: name for n, name in names.items() if n in self.names}}
+        )
 
     def predict(
         self, X: NDArray[np.floating[Any]] | BatchedMatrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from iv_pipeline.storage.tables import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from upath import UPath
 
     from iv_pipeline.engine import BatchedMatrix
@@ -68,6 +71,11 @@ class StoredBatch:
         """Every image, in the order of the batch, as an image index, and the column `duplicate_of`."""
         with (self.folder / _INDEX).open("rb") as source:
             return pd.read_parquet(source)
+
+    @property
+    def descriptors(self) -> list[str]:
+        """Names of the descriptors that it came with."""
+        return sorted(path.name.removesuffix(".arrow") for path in self.folder.glob("*.arrow"))
 
     def vectors(self, descriptor: str) -> VectorColumn:
         """Raw vectors of all images, in the same order."""
@@ -135,20 +143,33 @@ def forget_contents(data_root: UPath, name: str, needed: Collection[str], keep: 
     """
     folder = (data_root / BATCH.format(batch=name, version="_")).parent
     others = [path for path in folder.iterdir() if path.name not in needed] if folder.is_dir() else []
-    others.sort(key=lambda path: path.stat().st_mtime)
+    others.sort(key=_kept_at)
     forgotten = others[: max(len(others) - keep, 0)]
     for path in forgotten:
         remove(path)
     return [path.name for path in forgotten]
 
 
+def _kept_at(folder: UPath) -> float:
+    """When a version was kept: folders themselves have no times everywhere."""
+    index = folder / _INDEX
+    return float(index.stat().st_mtime) if index.exists() else 0.0
+
+
 def write_labelled(batch: LabelledBatch, path: UPath) -> None:
-    """Write the CSVs of a batch, and last its facts to `path`: until then the labels before are what counts."""
-    for name, frame in batch.labels.items():
-        with replacing(_csv(path, name)) as sink:
+    """Write the CSVs of a batch and its facts, which come last to `path`; files take their places together.
+
+    CSVs of descriptors that what it holds now lacks are removed: they would tell of something else.
+    """
+    with contextlib.ExitStack() as files:
+        facts = files.enter_context(replacing(path))  # entered first, it takes its place last
+        facts.write(json.dumps(batch.facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
+        for name, frame in batch.labels.items():
+            sink = files.enter_context(replacing(_csv(path, name)))
             frame.to_csv(sink, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
-    with replacing(path) as sink:
-        sink.write(json.dumps(batch.facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
+    for stale in path.parent.glob("*.csv"):
+        if stale.name not in {_csv(path, name).name for name in batch.labels}:
+            stale.unlink()
 
 
 def read_labelled(path: UPath) -> LabelledBatch:
@@ -164,6 +185,12 @@ def read_labelled(path: UPath) -> LabelledBatch:
 def _csv(path: UPath, descriptor: str) -> UPath:
     name = BATCH_LABELS.format(batch="", descriptor=descriptor).rpartition("/")[2]
     return path.with_name(name)
+
+
+def new_rows(index: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which images of a batch were not known before, shape ``(n_images,)``."""
+    new: NDArray[np.bool_] = index[DUPLICATE_OF].isna().to_numpy()
+    return new
 
 
 def labelled_facts(data_root: UPath) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from iv_pipeline.engine import BATCH_ROWS
 from iv_pipeline.errors import DeliveryError
-from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch
+from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch, new_rows
 from iv_pipeline.storage.tables import IMAGE_PATH
 
 if TYPE_CHECKING:
@@ -50,21 +50,23 @@ class FitSet:
         Raises
         ------
         DeliveryError
-            If the paths cannot be used, or an image of a batch is now in the delivery as well.
+            If the paths cannot be used.
         """
         paths = list(self.delivery.paths)
-        known = set(paths)
-        for batch in self.batches:
-            joined = batch.index[IMAGE_PATH][new_rows(batch.index)].to_list()
-            twice = next((path for path in joined if path in known), None)
-            if twice is not None:
-                raise DeliveryError(
-                    f"{twice} is in the delivery {self.delivery.folder} and in batch {batch.name}, which has "
-                    "joined it: take it out of the delivery's paths, or start with another data root"
-                )
-            paths += joined
-            known.update(joined)
+        for batch, rows in zip(self.batches, self._rows, strict=True):
+            paths += batch.index[IMAGE_PATH][rows].to_list()
         return paths
+
+    @cached_property
+    def _rows(self) -> list[NDArray[np.bool_]]:
+        """Which images of each batch join: those that were new when it came, and are in nothing before it."""
+        known = set(self.delivery.paths)
+        rows = []
+        for batch in self.batches:
+            paths = batch.index[IMAGE_PATH]
+            rows.append(new_rows(batch.index) & ~paths.isin(known).to_numpy())
+            known.update(paths)
+        return rows
 
     def image_index(self) -> pd.DataFrame:
         """One row an image, as `iv_pipeline.storage.delivery.Delivery.image_index` says, and `content`.
@@ -75,11 +77,11 @@ class FitSet:
             If the paths, the labels or the archive cannot be used.
         """
         first = with_content(self.delivery.image_index(), self.delivery.archive())
-        parts = [b.index[new_rows(b.index)].drop(columns=DUPLICATE_OF) for b in self.batches]
-        if not parts:
+        if not self.batches:
             return first
+        pairs = zip(self.batches, self._rows, strict=True)
+        parts = [batch.index[rows].drop(columns=DUPLICATE_OF) for batch, rows in pairs]
         index = pd.concat([first, *parts], ignore_index=True)
-        self.paths  # noqa: B018  (says which image is there twice)
         return index.assign(image_id=np.arange(len(index), dtype=np.int64))
 
     def notes(self) -> list[str]:
@@ -98,21 +100,23 @@ class FitSet:
         """
         matrix = self.delivery.matrix(descriptor)
         parts: list[_Rows] = [_Matrix(matrix)]
-        for batch in self.batches:
+        for batch, rows in zip(self.batches, self._rows, strict=True):
             column = batch.vectors(descriptor)
             if column.shape[1] != matrix.shape[1]:
                 raise DeliveryError(
                     f"{descriptor} has {matrix.shape[1]:,} features in the delivery and {column.shape[1]:,} in "
                     f"batch {batch.name}, which joins it: deliver the descriptor of the same network"
                 )
-            parts.append(_new(batch, column))
+            parts.append(_Chosen(column, np.flatnonzero(rows)))
         return FitVectors(parts, matrix.shape[1], matrix)
 
     def joined(self, descriptor: str, last: int) -> FitVectors:
         """Raw vectors of a descriptor of the `last` batches alone."""
-        batches = self.batches[len(self.batches) - last :]
-        columns = [batch.vectors(descriptor) for batch in batches]
-        parts = [_new(batch, column) for batch, column in zip(batches, columns, strict=True)]
+        start = len(self.batches) - last
+        columns = [batch.vectors(descriptor) for batch in self.batches[start:]]
+        parts = [
+            _Chosen(c, np.flatnonzero(rows)) for c, rows in zip(columns, self._rows[start:], strict=True)
+        ]
         return FitVectors(parts, columns[0].shape[1])
 
     def archive(self) -> ImageArchive | None:
@@ -125,19 +129,9 @@ class FitSet:
         return archives[0]
 
 
-def _new(batch: StoredBatch, column: VectorColumn) -> _Rows:
-    return _Chosen(column, np.flatnonzero(new_rows(batch.index)))
-
-
-def new_rows(index: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which images of a batch were not known before, shape ``(n_images,)``."""
-    new: NDArray[np.bool_] = index[DUPLICATE_OF].isna().to_numpy()
-    return new
-
-
-def first_rows(column: VectorColumn, n_rows: int) -> FitVectors:
-    """The first rows of a stored column."""
-    return FitVectors([_Chosen(column, np.arange(n_rows))], column.shape[1])
+def rows_of(column: VectorColumn, rows: NDArray[np.bool_]) -> FitVectors:
+    """Some rows of a stored column."""
+    return FitVectors([_Chosen(column, np.flatnonzero(rows))], column.shape[1])
 
 
 def with_content(index: pd.DataFrame, archive: ImageArchive | None) -> pd.DataFrame:

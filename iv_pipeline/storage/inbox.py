@@ -17,7 +17,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.storage.tables import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from upath import UPath
 
@@ -26,6 +26,8 @@ State = Literal["complete", "waiting", "unusable"]
 _NAME = re.compile(r"\w[\w.+ -]*")
 _UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".temp", "~")
 """How copying programs name a file until it is whole; a leading dot is another way."""
+BLOCK = 1 << 28
+"""Bytes of a file that are read at once; between them a look may end."""
 _CHUNK = 1 << 22
 
 
@@ -60,7 +62,7 @@ class Watch:
     seen
         For each batch ``{"files": {path: [size, modified]}, "since": seconds}``.
     digests
-        For each batch the digest of each file at a size and time: ``{path: [size, modified, digest]}``.
+        For each batch those of the blocks of each file at a size and time: ``{path: [size, modified, digests]}``.
     """
 
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -231,18 +233,35 @@ def _digests(
         del known[file]
     for file, version in files.items():
         if known.get(file, [])[:2] != version:
+            known[file] = [*version, []]
+        blocks: list[str] = known[file][2]
+        while len(blocks) < _n_blocks(version[0]):
             if time.monotonic() > until:
                 raise _WaitError("it is large: the rest is read at the next look")
-            known[file] = [*version, _digest(folder / file)]
-    return {file: digest for file, (_, _, digest) in known.items()}
+            blocks.append(_digest_block(folder / file, len(blocks)))
+    return {file: _of_blocks(blocks) for file, (_, _, blocks) in known.items()}
 
 
 def _digest(path: UPath) -> str:
+    n_blocks = _n_blocks(path.stat().st_size)
+    return _of_blocks([_digest_block(path, i) for i in range(n_blocks)])
+
+
+def _n_blocks(size: float) -> int:
+    return -(-int(size) // BLOCK)
+
+
+def _digest_block(path: UPath, block: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as source:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
+        source.seek(block * BLOCK)
+        for _ in range(BLOCK // _CHUNK):
+            digest.update(source.read(_CHUNK))
     return digest.hexdigest()
+
+
+def _of_blocks(blocks: Sequence[str]) -> str:
+    return hashlib.sha256("".join(blocks).encode()).hexdigest()
 
 
 def _combined(digests: Mapping[str, str], marker: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.engine import BATCH_ROWS
 from iv_pipeline.storage.batches import CONTENT
 from iv_pipeline.storage.tables import IMAGE_PATH
 
@@ -128,12 +129,20 @@ def _equal_rows(
     """Which of the pairs are equal bit by bit, and finite: of broken vectors nothing is known."""
     if not len(rows):
         return np.empty(0, bool)
-    unique, inverse = np.unique(others, return_inverse=True)
-    a, b = mine.take(rows), theirs.take(unique)[inverse]
-    equal: NDArray[np.bool_] = (a.view(np.uint32) == b.view(np.uint32)).all(axis=1) & np.isfinite(a).all(
-        axis=1
+    parts = range(0, len(rows), BATCH_ROWS)
+    return np.concatenate(
+        [_equal_some(mine, theirs, rows[i : i + BATCH_ROWS], others[i : i + BATCH_ROWS]) for i in parts]
     )
-    return equal
+
+
+def _equal_some(
+    mine: Vectors, theirs: Vectors, rows: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    unique, inverse = np.unique(others, return_inverse=True)
+    a, b = np.ascontiguousarray(mine.take(rows)), np.ascontiguousarray(theirs.take(unique)[inverse])
+    same: NDArray[np.bool_] = (a.view(np.uint32) == b.view(np.uint32)).all(axis=1)
+    same &= np.isfinite(a).all(axis=1)
+    return same
 
 
 def hashes(matrix: Vectors) -> NDArray[np.uint64]:

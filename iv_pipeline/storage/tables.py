@@ -242,7 +242,10 @@ def write_table(table: VectorTable, path: UPath) -> None:
 
 def remove(path: UPath) -> None:
     """Remove a file or a folder with all that is in it, if it is there."""
-    if path.is_dir():
+    if not is_local(path):  # there are no folders, only files with long names
+        if path.exists():
+            path.fs.rm(path.path, recursive=True)
+    elif path.is_dir():
         for child in path.iterdir():
             remove(child)
         path.rmdir()

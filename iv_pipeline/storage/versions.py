@@ -10,15 +10,16 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.storage.formats import write_json
-from iv_pipeline.storage.layout import FILES, MODEL, MODEL_SET, file_of
+from iv_pipeline.storage.formats import read_json, write_json
+from iv_pipeline.storage.layout import BATCH, CANDIDATE, FILES, MODEL, MODEL_SET, NAMES, file_of
 from iv_pipeline.storage.tables import is_local, remove, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from upath import UPath
 
@@ -28,6 +29,12 @@ _NOT_OF_A_FIT = ("accepted_models", "labelled_batch", "drift", "refits")
 KEPT = tuple(stage for stage in FILES if stage not in (*REBUILT, *_NOT_OF_A_FIT))
 """Stages whose files every version keeps."""
 _SET = "set.json"
+_PROMOTED = "promoted.json"
+"""Is in the candidate's folder from when it was accepted until all of its files have taken their places."""
+_ROLLBACK = "Models/rollback.json"
+"""Is there until a rollback is done."""
+_LINKED = tuple(path.partition("{")[0] for path in (NAMES, BATCH))
+"""What a candidate only reads: it stays where it is."""
 
 
 @dataclass(frozen=True)
@@ -121,15 +128,71 @@ def roll_back(data_root: UPath, version: int) -> ModelSet:
         raise InputError(
             f"version {version} cannot be put back, its {what}: choose one of those kept, {there}"
         )
-    folder = data_root / MODEL_SET.format(version=version)
-    models = known[version]
-    for relative in results(models.models):
+    write_json({"version": version}, data_root / _ROLLBACK)
+    settle(data_root)
+    return known[version]
+
+
+def promote(data_root: UPath, models: ModelSet) -> None:
+    """Let the files of the candidate take the places of the old ones, and last put `models` in force."""
+    write_json(models.to_facts(), data_root / CANDIDATE / _PROMOTED)
+    settle(data_root)
+
+
+def settle(data_root: UPath) -> str:
+    """Finish a promotion or a rollback that a process did not live to finish; what it was, empty if none was.
+
+    Not while a refit or a rollback runs: it would be theirs.
+    """
+    if (data_root / CANDIDATE / _PROMOTED).exists():
+        _finish_promotion(data_root)
+        return "a refit that was accepted"
+    if (data_root / _ROLLBACK).exists():
+        _finish_rollback(data_root, int(read_json(data_root / _ROLLBACK)["version"]))
+        return "a rollback"
+    return ""
+
+
+def _finish_promotion(data_root: UPath) -> None:
+    root = data_root / CANDIDATE
+    models = ModelSet.from_facts(read_json(root / _PROMOTED))
+    stay = {_PROMOTED, file_of("accepted_models")}
+    # the index last: who reads it meanwhile finds at least as many rows in the tables as it has
+    for relative in sorted(files_below(root), key=lambda file: (file == file_of("image_index"), file)):
+        if relative not in stay and not relative.startswith(_LINKED):
+            _move(root / relative, data_root / relative)
+    accept(data_root, models)
+    (root / _PROMOTED).unlink()  # from here on it is done, whatever becomes of the rest
+    remove(root)
+
+
+def _finish_rollback(data_root: UPath, version: int) -> None:
+    folder, models = data_root / MODEL_SET.format(version=version), known_versions(data_root)[version]
+    before = accepted(data_root)
+    for relative in results({*models.models, *(before.models if before else ())}):
         if (folder / relative).exists():
             link(folder / relative, data_root / relative)
         else:
-            (data_root / relative).unlink(missing_ok=True)  # of a stage that this fit had not made
+            (data_root / relative).unlink(missing_ok=True)  # this fit had not made it
     write_json(models.to_facts(), data_root / file_of("accepted_models"))
-    return models
+    (data_root / _ROLLBACK).unlink()
+
+
+def files_below(folder: UPath, prefix: str = "") -> Iterator[str]:
+    """Files in a folder and the folders in it, relative to it."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from files_below(path, f"{prefix}{path.name}/")
+        else:
+            yield f"{prefix}{path.name}"
+
+
+def _move(source: UPath, target: UPath) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if is_local(source):
+        source.replace(target)
+    else:
+        source.fs.mv(source.path, target.path)
 
 
 def results_kept(data_root: UPath, version: int) -> bool:
@@ -138,7 +201,9 @@ def results_kept(data_root: UPath, version: int) -> bool:
     return any((folder / file).exists() for file in results(known_versions(data_root)[version].models))
 
 
-def clean(data_root: UPath, current: ModelSet, keep: int, referred: Iterable[int]) -> list[str]:
+def clean(
+    data_root: UPath, current: ModelSet, before: ModelSet | None, keep: int, referred: Iterable[int]
+) -> list[str]:
     """Remove what nothing needs any more; what it was, relative to the data root.
 
     Parameters
@@ -146,30 +211,34 @@ def clean(data_root: UPath, current: ModelSet, keep: int, referred: Iterable[int
     data_root
         Where the pipeline wrote.
     current
-        The set in force, or that comes into force next.
+        The set in force.
+    before
+        The one that was in force before it: batches are being labelled by its models still, and a person may want
+        it back; its models stay in any case, its results if any do.
     keep
-        Versions besides the one in force whose results stay, the latest ones.
+        Versions besides the one in force whose results stay, the latest ones and `before`.
     referred
         Versions that labelled batches: their models stay, whatever their age.
     """
     known = known_versions(data_root)
-    earlier = sorted(set(known) - {current.version})
+    last = [] if before is None else [before.version]
+    earlier = [*(v for v in sorted(known) if v not in (current.version, *last)), *last]
     with_results = {current.version, *earlier[max(len(earlier) - keep, 0) :]}
-    removed = []
+    removed: list[str] = []
     for version in known:
         folder = data_root / MODEL_SET.format(version=version)
         if version not in with_results:
             for path in [p for p in folder.iterdir() if p.name != _SET]:
                 remove(path)
                 removed.append(f"{MODEL_SET.format(version=version)}/{path.name}")
-    needed = [known[v] for v in known if v in with_results | set(referred)] + [current]
+    needed = [known[v] for v in known if v in {*with_results, *referred, *last}] + [current]
     for name in {name for models in known.values() for name in models.models}:
         kept = {models.models[name] for models in needed if name in models.models}
         folder = (data_root / file_of("model", name)).parent
-        last = _read_fingerprint(folder)
+        fitted = _read_fingerprint(folder)
         for path in sorted(folder.glob("model-*.json")):
             version_of_model = path.name.removeprefix("model-").removesuffix(".json")
-            if version_of_model not in kept | {last}:
+            if version_of_model not in kept | {fitted}:
                 for file in (path, path.with_name(f"arrays-{version_of_model}.npz")):
                     file.unlink(missing_ok=True)
                 removed.append(MODEL.format(descriptor=name, version=version_of_model))
@@ -187,8 +256,10 @@ def link(source: UPath, target: UPath) -> None:
 
     Files are only ever replaced, never written into, so that neither changes with the other.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     if is_local(source) and is_local(target):
+        if target.exists() and Path(str(target)).samefile(str(source)):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.link")
         temporary.unlink(missing_ok=True)
         try:

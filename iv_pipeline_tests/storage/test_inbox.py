@@ -123,7 +123,9 @@ def test_a_file_is_read_once_however_often_the_inbox_is_looked_at(
 ) -> None:
     camera.put("b", images_paths_csv="paths\n", x_pickle="x", _SUCCESS="")
     first = camera.look()
-    monkeypatch.setattr("iv_pipeline.storage.inbox._digest", lambda path: pytest.fail(f"{path} read again"))
+    monkeypatch.setattr(
+        "iv_pipeline.storage.inbox._digest_block", lambda path, _: pytest.fail(f"{path} read again")
+    )
     assert camera.look(3600) == first
 
 
