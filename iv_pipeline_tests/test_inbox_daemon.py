@@ -98,7 +98,7 @@ def lived_through(
             whole = pipeline.send("monday", range(50), inbox=tmp_path_factory.mktemp("sender"))
             started_early = inbox.copy_slowly(whole)
             inbox.wait_for_end("monday")
-            (pipeline.send("tuesday", [*range(50, 90)] * 5) / "_SUCCESS").touch()
+            (pipeline.send("tuesday", [*range(160), *range(40)]) / "_SUCCESS").touch()
             killed = inbox.kill_in_the_middle_of("tuesday", daemon)
         config = yaml.safe_load(pipeline.config.read_text()) | {"refit": {"schedule": EVERY_MINUTE}}
         pipeline.config.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -109,13 +109,17 @@ def lived_through(
             broken = pipeline.send("broken", range(20))
             pickled = broken / "descriptors" / "vdc_type.pickle"
             pickled.write_bytes(pickled.read_bytes()[:1000])
-            (pipeline.send("night", range(40), shift=4.0) / "_SUCCESS").touch()
+            # without all descriptors it is labelled, and takes no part in the refit
+            night = pipeline.send("night", range(40), descriptors=PARTITIONS[:1], shift=4.0)
+            (night / "_SUCCESS").touch()
             reason = why(instance, inbox.wait_for_end("broken"))
-            night = inbox.wait_for_end("night")
+            labelled_night = inbox.wait_for_end("night")
             wait_for("a refit", (pipeline.root / "Final" / "refits.csv").exists)
         warned = any(
             event.dagster_event.asset_check_evaluation_data.passed is False
-            for event in instance.all_logs(night.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+            for event in instance.all_logs(
+                labelled_night.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+            )
             if event.dagster_event is not None
         )
         return Week(pipeline, instance.get_runs(), started_early, killed, warned, reason)
@@ -164,6 +168,8 @@ def test_names_survive_the_refit_on_schedule(lived_through: Week) -> None:
     assert refits
     assert all(run.tags["dagster/schedule_name"] == "scheduled_refit" for run in refits)
     history = lived_through.pipeline.read("refits")
-    assert "monday" in history["batches"].iloc[0]
+    first = history[history["refit"] == history["refit"].iloc[0]]
+    assert "monday" in first["batches"].iloc[0]
+    assert first["accepted"].all(), first.T
     final = lived_through.pipeline.read("final", "vdc_type")
     assert set(final[final["cluster"] == 0]["name"]) == {"white saloons"}

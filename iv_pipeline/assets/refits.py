@@ -16,6 +16,7 @@ from iv_pipeline.engine import SideBySide
 from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import unpack_labeller
 from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objections
+from iv_pipeline.learn.clustering import NOISE
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.processes import JOBS_OF_A_FIT, jobs_under_way
@@ -139,9 +140,8 @@ def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
         raise InputError(
             f"the delivery has changed since the fit of {name} in force: run the pipeline on it before a refit"
         )
-    compared = compare_fits(
-        old, new, len(before), given_names(settings.data_root, name), _score_of(candidate, name)
-    )
+    score = _score_of(candidate, name, old != NOISE)
+    compared = compare_fits(old, new, len(before), given_names(settings.data_root, name), score)
     truth = index["label"] if "label" in index else pd.Series(index=index.index, dtype=object)
     terms = Terms(config.refit.score_loss, config.refit.kept_share)
     return {
@@ -157,11 +157,15 @@ def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
     }
 
 
-def _score_of(candidate: Candidate, name: str) -> Callable[[np.ndarray], float]:
-    """How well other descriptors predict the clusters of all images, on the candidate's sample."""
+def _score_of(candidate: Candidate, name: str, labelled: np.ndarray) -> Callable[[np.ndarray], float]:
+    """How well other descriptors predict clusters of the images that are `labelled`, on the candidate's sample.
+
+    What the old fit refuses is left out: it would count as one more cluster of its, and one easily told.
+    """
     config = candidate.current.config
     views = read_table(candidate.root / file_of("views"))
     usable = np.logical_and.reduce([finite_rows(views.vectors(c).to_array()) for c in views.vector_columns])
+    usable &= labelled[views.column("row").to_numpy()]
     rows = views.column("row").to_numpy()[usable]
     predictors = predictors_of(config, name, views, usable).values()
 
