@@ -87,7 +87,7 @@ def measure(site: Site, batch: Path) -> dict[str, float]:
     """Seconds from the moment when the batch is complete, by what had happened then."""
     inbox, record = site.root / "Inbox", site.root / "Final" / "batches" / BATCH / "batch.json"
     drift = site.root / "Drift" / f"{BATCH}.parquet"
-    inbox.mkdir()
+    inbox.mkdir(exist_ok=True)
     with _daemon(site), dg.DagsterInstance.from_config(str(site.home)) as instance:
         _wait((inbox / ".watch.json").exists)
         began = time.time()
