@@ -18,14 +18,14 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield instance
 
 
-def started_run(instance: dg.DagsterInstance, process: str) -> dg.DagsterRun:
+def started_run(instance: dg.DagsterInstance, process: str, of: str | None = None) -> dg.DagsterRun:
     @dg.job
     def nothing() -> None:
         pass
 
-    return instance.create_run_for_job(
-        nothing, status=dg.DagsterRunStatus.STARTED, tags={processes.PROCESS_TAG: process}
-    )
+    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+    instance.add_run_tags(run.run_id, {processes.PROCESS_TAG: f"{of or run.run_id} {process}"})
+    return run
 
 
 def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
@@ -43,6 +43,15 @@ def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.Dagster
         process.kill()
     processes.end_stale_runs(instance)
     assert status(instance, run) == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_is_run_again_is_not_taken_for_the_one_that_died(instance: dg.DagsterInstance) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        identity = processes.identify(psutil.Process(process.pid))
+        process.kill()
+    run = started_run(instance, identity, of="the-run-before")  # whose tags it took along
+    processes.end_stale_runs(instance)
+    assert status(instance, run) == dg.DagsterRunStatus.STARTED
 
 
 def test_a_run_of_another_machine_or_this_process_is_left_alone(instance: dg.DagsterInstance) -> None:

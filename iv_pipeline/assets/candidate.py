@@ -125,8 +125,8 @@ class Candidate:
 
     @property
     def settings(self) -> Settings:
-        """Its settings: those of the data root, and what won stays chosen."""
-        return replace(self.current, data_root=self.root, config=self.current.config)
+        """The same in its own data root."""
+        return replace(self.current, data_root=self.root)
 
     @property
     def descriptors(self) -> list[str]:

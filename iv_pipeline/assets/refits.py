@@ -50,7 +50,7 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
         context.log.info(
             "no batch with all descriptors has come since the last fit: there is nothing to take in"
         )
-        return Result(pd.concat([*_history(settings), pd.DataFrame(columns=_FIRST)]))
+        return Result(next(_history(settings), pd.DataFrame(columns=_FIRST)))
     candidate = Candidate(settings, models, joining, context.log)
     rows = _compared(candidate)
     is_accepted = bool((rows["reason"] == "").all())
@@ -220,7 +220,7 @@ def _why(rows: pd.DataFrame) -> str:
 
 
 def _history(settings: Settings) -> Iterator[pd.DataFrame]:
-    """Refits before this one."""
+    """Refits before this one, if there were any."""
     path = settings.data_root / file_of("refits")
-    if path.exists():
-        yield read_csv(path)
+    if path.exists() and len(history := read_csv(path)):
+        yield history

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from iv_pipeline.assets.final import given_names
 from iv_pipeline.report import maps
 from iv_pipeline.report.page import render_report
 from iv_pipeline.report.plots import cluster_color
+from iv_pipeline.storage.names import given_names
 from iv_pipeline_tests.report.test_page import HOSTILE, Archive, make
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_names_that_are_typed_come_back_from_the_file_that_is_saved(
     assert download.value.suggested_filename == "vdc_type.csv"
     names = pipeline.root / "Names" / "vdc_type.csv"
     download.value.save_as(names)
-    assert given_names(pipeline.settings, "vdc_type") == {0: typed, 3: "bike", 9: "gone"}
+    assert given_names(pipeline.settings.data_root, "vdc_type") == {0: typed, 3: "bike", 9: "gone"}
     assert section.get_by_role("status").inner_text() == "3 clusters have a name."
     assert visit.errors == []
 
