@@ -15,6 +15,7 @@ from iv_pipeline.assets.views import BLOCK, PICTURES, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.clustering import Space
+from iv_pipeline.learn.embedding import load_libraries
 from iv_pipeline.learn.representation import RECIPES, represent
 from iv_pipeline.learn.selection import Candidate, Judge, Predictor, Selection, fit_predictor, run_trials
 from iv_pipeline.learn.statistics import finite_rows
@@ -199,6 +200,7 @@ def _candidates(
             X = represent([X for block, X in blocks.items() if block != without], RECIPES[name], embedder)
         return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
 
+    load_libraries()  # representations are made beside the trials, and both would
     spaces = map_ordered(make, len(jobs))
     for kind, name in made_of:
         yield Candidate(

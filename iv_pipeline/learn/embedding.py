@@ -6,6 +6,7 @@ of several descriptors, added up, and rows that take no part in a layout, placed
 
 from __future__ import annotations
 
+import importlib
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,16 @@ _ONE_AT_A_TIME = Lock()
 """Numba's plainest threading layer must not be entered by two threads at once."""
 START_WIDTH = 10.0
 """Largest coordinate that a layout starts from, as in UMAP."""
+
+
+def load_libraries() -> None:
+    """Import UMAP and scikit-learn, which import each other's parts, before several threads do so at once.
+
+    Of two threads that import modules in a circle one may be given half a module: Python rather risks that than a
+    deadlock.
+    """
+    for name in ("umap.umap_", "sklearn.cluster"):
+        importlib.import_module(name)
 
 
 def fuzzy_graph(X: NDArray[np.float32], graph: NeighborGraph, n_neighbors: int) -> Any:
