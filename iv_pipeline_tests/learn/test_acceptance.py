@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ TERMS = Terms(score_loss=0.02, kept_share=0.8)
 OLD = np.repeat([0, 1, 2], 40).astype(np.int32)
 
 
-def compared(new: np.ndarray, old: np.ndarray = OLD, scores: tuple[float, float] = (0.5, 0.5), **names: str):  # type: ignore[no-untyped-def]
+def compared(
+    new: np.ndarray, old: np.ndarray = OLD, scores: tuple[float, float] = (0.5, 0.5), **names: str
+) -> dict[str, Any]:
     given = {int(number[1:]): name for number, name in names.items()}
     values = iter(scores)
     return compare_fits(old, new.astype(np.int32), len(OLD), given, lambda _: next(values))
