@@ -39,6 +39,15 @@ COLUMNS = (
 )
 
 
+@pytest.fixture
+def grown_again(grown: Finished, again: Again) -> Pipeline:
+    """A pipeline of one's own after a batch has joined by a refit."""
+    pipeline = again()
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    return pipeline
+
+
 def label(pipeline: Pipeline, batch: str) -> None:
     result = pipeline.run("label_batch", batch)
     assert result.success, reasons(result)
@@ -303,10 +312,8 @@ def test_a_refit_shows_its_stages_in_dagster(grown: Finished) -> None:
     assert {("summary", None), ("accepted_models", None), ("refits", None)} <= made
 
 
-def test_a_run_after_a_refit_is_of_the_grown_fit_set(grown: Finished, again: Again) -> None:
-    pipeline = again()
-    shutil.rmtree(pipeline.root)
-    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+def test_a_run_after_a_refit_is_of_the_grown_fit_set(grown: Finished, grown_again: Pipeline) -> None:
+    pipeline = grown_again
     for job, partition in (("prepare", None), ("full_pipeline", "vdc_color")):
         result = pipeline.run(job, partition)
         assert result.success, reasons(result)
@@ -386,10 +393,8 @@ def test_a_process_that_dies_while_files_take_their_places_loses_nothing(
 # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_rollback_puts_models_and_results_back(finished: Finished, grown: Finished, again: Again) -> None:
-    pipeline = again()
-    shutil.rmtree(pipeline.root)
-    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+def test_a_rollback_puts_models_and_results_back(finished: Finished, grown_again: Pipeline) -> None:
+    pipeline = grown_again
     listed = pipeline.command("iv-pipeline", "versions")
     assert listed.stdout.splitlines() == [
         "1  3 models; joined batches: none",
@@ -456,11 +461,9 @@ def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) ->
 
 
 def test_a_batch_that_has_joined_can_be_labelled_again_and_stays_joined(
-    grown: Finished, again: Again
+    grown: Finished, grown_again: Pipeline
 ) -> None:
-    pipeline = again()
-    shutil.rmtree(pipeline.root)
-    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    pipeline = grown_again
     label(pipeline, "monday")
     assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
     assert (labels_of(pipeline, "monday")["model_version"] == 2).all()
@@ -481,12 +484,8 @@ def test_a_batch_is_not_known_by_one_that_only_repeats_it(again: Again) -> None:
     assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
 
 
-def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(
-    grown: Finished, again: Again
-) -> None:
-    pipeline = again()
-    shutil.rmtree(pipeline.root)
-    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(grown_again: Pipeline) -> None:
+    pipeline = grown_again
     versions.roll_back(pipeline.settings.data_root, 1)
     refit(pipeline)
     assert pipeline.read("accepted_models")["version"] == 1
@@ -497,11 +496,9 @@ def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(
 
 
 def test_a_rollback_that_was_interrupted_is_finished(
-    grown: Finished, again: Again, monkeypatch: pytest.MonkeyPatch
+    grown_again: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline = again()
-    shutil.rmtree(pipeline.root)
-    shutil.copytree(grown.pipeline.root, pipeline.root, copy_function=os.link)
+    pipeline = grown_again
     root = pipeline.settings.data_root
     with monkeypatch.context() as patch:
         patch.setattr(versions, "link", lambda *_: pytest.fail("killed"))
