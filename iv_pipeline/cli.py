@@ -156,7 +156,9 @@ def _list_versions() -> None:
         notes = ["in force"] if version == current.version else []
         notes += [] if results_kept(root, version) else ["results no longer kept"]
         joined = ", ".join(name for name, _ in models.batches) or "none"
-        print(f"{version}  {len(models.models)} models; joined batches: {joined}{'; '.join(['', *notes])}")
+        print(
+            f"{version}  " + "; ".join([f"{len(models.models)} models", f"joined batches: {joined}", *notes])
+        )
 
 
 def _roll_back(version: int) -> int:
@@ -166,7 +168,7 @@ def _roll_back(version: int) -> int:
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
     from iv_pipeline.processes import JOBS_OF_A_FIT, end_stale_runs, jobs_under_way
-    from iv_pipeline.storage.versions import roll_back, settle
+    from iv_pipeline.storage.versions import REBUILT, roll_back, settle
 
     settings = Settings.from_environment()
     with dg.DagsterInstance.get() as instance:
@@ -185,10 +187,10 @@ def _roll_back(version: int) -> int:
         )
         print(f"Version {version} is in force: it labels what comes, and its results are in place")
         made = _execute(build_definitions(settings), instance, "refresh_report")
-    rebuilt = "init, scaled, scaled_pca, neighbors, hierarchy"
     if models.batches != ():
         print(f"Joined batches: {', '.join(name for name, _ in models.batches)}")
-    print(f"Not kept by versions, made anew by the next full_pipeline: {rebuilt}")
+    others = ", ".join(stage for stage in REBUILT if stage != "report")
+    print(f"Of the fit before until the next full_pipeline, for versions do not keep them: {others}")
     return 0 if made else 1
 
 

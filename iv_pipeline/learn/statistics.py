@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUANTILES = tuple(np.linspace(0, 1, 129).tolist())
-"""Shares that quantiles are kept of: rows that come later can be added to them, within one of these steps."""
+"""Shares that quantiles are kept of: each addition of later rows moves them by at most one of these steps."""
 PRODUCT_ROWS = 8192
 """Rows multiplied at once in float32; their products are added up in float64."""
 QUARTILE_BUFFER_BYTES = 512 * 2**20

@@ -175,7 +175,7 @@ def _finish_rollback(data_root: UPath, version: int) -> None:
         else:
             (data_root / relative).unlink(missing_ok=True)  # this fit had not made it
     write_json(models.to_facts(), data_root / file_of("accepted_models"))
-    (data_root / _ROLLBACK).unlink()
+    (data_root / _ROLLBACK).unlink(missing_ok=True)  # the sensor may have finished it meanwhile
 
 
 def files_below(folder: UPath, prefix: str = "") -> Iterator[str]:
