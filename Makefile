@@ -1,9 +1,10 @@
-# make run | test | ui | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
+# make run | test | ui | explore | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 3000
+DESCRIPTOR ?= vdc_type
 
-.PHONY: run test ui lint demo env benchmark clean
+.PHONY: run test ui explore lint demo env benchmark clean
 
 run: .venv/installed
 	$(BIN)/iv-pipeline run
@@ -13,6 +14,10 @@ demo: .venv/installed
 
 ui: .venv/installed
 	eval "$$($(BIN)/iv-pipeline env)" && $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
+
+explore: PORT = 5055
+explore: .venv/installed-explore
+	$(BIN)/iv-pipeline explore $(DESCRIPTOR) --port $(PORT)
 
 env: .venv/installed
 	@$(BIN)/iv-pipeline env
@@ -41,6 +46,12 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-.venv/installed-test: .venv/installed
+# Embedding Atlas without PyTorch (6 GB): that makes vectors, and here they are made.
+.venv/installed-explore: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[explore]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps embedding-atlas
+	@touch $@
+
+.venv/installed-test: .venv/installed-explore
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -58,7 +59,7 @@ def atlas_command(settings: Settings, descriptor: str, options: list[str]) -> li
     program = shutil.which("embedding-atlas", path=str(Path(sys.executable).parent))
     if program is None:
         raise InputError(
-            "Embedding Atlas is not installed here: .venv/bin/pip install -c constraints.txt -e '.[explore]'"
+            f"Embedding Atlas is not installed here: 'make explore DESCRIPTOR={descriptor}' installs and opens it"
         )
     settings.config.blocks(descriptor)
     if settings.data_root.protocol not in ("", "file", "local"):
@@ -66,7 +67,8 @@ def atlas_command(settings: Settings, descriptor: str, options: list[str]) -> li
             f"Embedding Atlas reads files of this machine: copy {settings.data_root} into a folder"
         )
     table = write_atlas_table(settings, descriptor)
-    columns = ["--x", "x", "--y", "y", "--neighbors", "neighbors", "--disable-projection"]
+    columns = ["--x", "x", "--y", "y", "--neighbors", "neighbors", "--pagerank", "pagerank"]
+    columns += ["--disable-projection"]
     columns += ["--duckdb", "server"]  # the browser asks for what it shows
     if "image" in pq.read_schema(str(table)).names:
         columns += ["--image", "image"]
@@ -77,7 +79,8 @@ def write_atlas_table(settings: Settings, descriptor: str) -> UPath:
     """Write what Embedding Atlas shows of a descriptor, if one of its stages is newer; the path of the table.
 
     One row for each image on the map: the columns of its Final CSV, true labels, ``x`` and ``y``, ``neighbors`` as
-    row numbers and distances, and ``image``, a thumbnail, where there is an archive.
+    row numbers and distances, ``pagerank``, by which the images that stand for a region are picked, and ``image``,
+    a thumbnail, where there is an archive.
     """
     path = settings.data_root / ATLAS.format(descriptor=descriptor)
     made_of = [settings.data_root / file_of(stage, descriptor) for stage in STAGES]
@@ -90,14 +93,21 @@ def write_atlas_table(settings: Settings, descriptor: str) -> UPath:
     frame = final.merge(index[[IMAGE_PATH, *[c for c in index if c.startswith("label")]]], on=IMAGE_PATH)
     frame[["x", "y"]] = projection[["x2", "y2"]]
     placed = frame["x"].notna().to_numpy()  # the others have no vector that could be used
+    graph = graph_of(neighbors, placed)
+    frame = frame[placed].reset_index(drop=True).assign(pagerank=_pagerank(graph))
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(
-        frame[placed].reset_index(drop=True),
-        graph_of(neighbors, placed),
-        open_delivery(settings).archive(),
-        path,
-    )
+    _write(frame, graph, open_delivery(settings).archive(), path)
     return path
+
+
+def _pagerank(graph: NeighborGraph) -> list[float]:
+    """How often a walk from image to neighbouring image comes by: Embedding Atlas would need PyTorch for this."""
+    import igraph
+
+    rows = np.repeat(np.arange(graph.n_rows), graph.n_neighbors)
+    edges = np.column_stack([rows, graph.indices.ravel()])
+    ranks: list[float] = igraph.Graph(n=graph.n_rows, edges=edges, directed=True).pagerank()
+    return ranks
 
 
 def _write(frame: pd.DataFrame, graph: NeighborGraph, archive: ImageArchive | None, path: UPath) -> None:

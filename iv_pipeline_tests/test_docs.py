@@ -78,12 +78,7 @@ ELSEWHERE = {
     "dagster job backfill -w workspace.yaml -j full_pipeline --partitions vdc_type,vdc_color --noprompt": (
         "test_commands.py::backfilled"
     ),
-    ".venv/bin/pip install -c constraints.txt -e '.[explore]'": (
-        "test_docs.py::test_extras_are_those_that_are_named"
-    ),
-    ".venv/bin/iv-pipeline explore vdc_type": (
-        "test_explore.py::test_the_table_is_written_again_only_when_a_stage_is_newer"
-    ),
+    "make explore DESCRIPTOR=vdc_type": "test_explore.py::test_one_command_opens_a_descriptor_in_embedding_atlas",
     ".venv/bin/iv-pipeline run brand": "test_docs.py::test_a_descriptor_is_added_as_the_page_says",
 }
 """Other commands, and the test or the script that runs them."""
@@ -133,7 +128,7 @@ def test_make_ui_serves_the_pipeline(make_pipeline: Callable[..., Pipeline]) -> 
             assert json.load(answer)["dagster_webserver_version"]
 
 
-@pytest.mark.parametrize("target", ["run", "ui", "env", "test", "lint", "demo"])
+@pytest.mark.parametrize("target", ["run", "ui", "explore", "env", "test", "lint", "demo"])
 def test_make_targets_run_what_is_tested(target: str) -> None:
     planned = subprocess.run(
         ["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -141,19 +136,13 @@ def test_make_targets_run_what_is_tested(target: str) -> None:
     expected = {
         "run": ".venv/bin/iv-pipeline run",
         "ui": ".venv/bin/dagster dev -w workspace.yaml",
+        "explore": ".venv/bin/iv-pipeline explore vdc_type --port 5055",
         "env": ".venv/bin/iv-pipeline env",
         "test": ".venv/bin/python -m pytest",
         "lint": ".venv/bin/mypy",
         "demo": ".venv/bin/iv-pipeline demo",
     }
     assert expected[target] in planned
-
-
-@names
-def test_extras_are_those_that_are_named(page: Path) -> None:
-    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    for extra in re.findall(r"-e '\.\[(\w+)\]'", page.read_text(encoding="utf-8")):
-        assert re.search(rf"^{extra} = \[$", project, re.MULTILINE), extra
 
 
 # ── code, configuration, links ───────────────────────────────────────────────────────────────────────────────
