@@ -2,9 +2,10 @@
 
 A delivery is made and the pipeline run on it; then a batch of other vehicles of the same cameras is moved into the
 inbox with its marker. Printed are the seconds from there until the sensor asked for a run, until its first stage
-began, until the labels of all descriptors lay there, and until their drift was known.
+began, until the labels of all descriptors lay there, and until their drift was known. With ``--refit`` the batch
+then joins the fit, in a process of its own.
 
-    python -m benchmarks.inbox --rows 5000 --batch 10000
+    python -m benchmarks.inbox --rows 5000 --batch 10000 --refit
 
 Pictures of the batch are 20 kB of noise each: labelling copies them and reads their checksums, and looks at none.
 """
@@ -25,17 +26,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import pandas as pd
 
 from benchmarks.labelling import new_rows
 from benchmarks.machine import describe_machine
-from benchmarks.site import CONFIG, REPOSITORY, Site
+from benchmarks.site import CONFIG, MIB, REPOSITORY, Site, last_error
 from benchmarks.stream import stream_array
-from iv_pipeline.config import load_config
+from benchmarks.watch import watch
+from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 BATCH = "monday"
+PROGRAMS = Path(sys.executable).parent
+REFIT = ("job", "execute", "-m", "iv_pipeline.definitions", "-j", "refit")
 LOOK_SECONDS = 0.05
 PICTURE_BYTES = 20_000
 
@@ -45,10 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inbox", description=__doc__)
     parser.add_argument("--rows", type=int, default=5_000, help="images of the delivery")
     parser.add_argument("--batch", type=int, default=10_000, help="images of the batch")
+    parser.add_argument("--refit", action="store_true", help="of the delivery and the batch, afterwards")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="pipeline.yaml by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=REPOSITORY / "data" / "benchmark-inbox")
     given = parser.parse_args(arguments)
-    site = Site(given.work.absolute(), load_config(CONFIG))
+    site = Site(given.work.absolute(), given.config.absolute())
     try:
         site.prepare(given.rows, given.seed, images=True)
         made = site.whole(list(site.config.partitions))
@@ -58,8 +65,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch = write_batch(site, given.rows, given.batch, given.seed)
         _say(f"pipeline on {given.rows:,} images: {made['wall_seconds']:.0f} s", str(describe_machine()))
         _say(*told(measure(site, batch)))
+        return _refit(site) if given.refit else 0
     finally:
         shutil.rmtree(site.folder, ignore_errors=True)
+
+
+def _refit(site: Site) -> int:
+    """Take the batch into the fit, and say what that took and how it ended."""
+    log = site.folder / "refit.log"
+    usage = watch([str(PROGRAMS / "dagster"), *REFIT], site.environment, log)
+    if usage.returncode:
+        sys.stderr.write(f"the refit failed: {last_error(log, usage)}\n")
+        return 1
+    decided = pd.read_csv(site.root / file_of("refits"))
+    _say(
+        f"refit: {usage.wall_seconds:.0f} s, at most {usage.anonymous_bytes / MIB:,.0f} MiB of anonymous memory",
+        decided.to_string(index=False),
+    )
     return 0
 
 
@@ -114,7 +136,7 @@ def told(seconds: dict[str, float]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _daemon(site: Site) -> Iterator[None]:
-    command = [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-w", "workspace.yaml"]
+    command = [str(PROGRAMS / "dagster-daemon"), "run", "-w", "workspace.yaml"]
     with (site.folder / "daemon.log").open("wb") as log:
         daemon = subprocess.Popen(  # noqa: S603  (the daemon beside this Python)
             command, cwd=REPOSITORY, env=site.environment, stdout=log, stderr=log, start_new_session=True

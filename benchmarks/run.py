@@ -33,7 +33,7 @@ from benchmarks.tables import (
     whole_sentence,
 )
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
-from iv_pipeline.config import SCALERS, load_config
+from iv_pipeline.config import SCALERS
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         default=REPOSITORY / "data" / "benchmark",
         help="folder, removed at the end",
     )
+    add("--config", type=Path, default=CONFIG, help="pipeline.yaml by default")
     add("--keep", action="store_true", help="keep that folder, and every table in it")
     add("--results", type=Path, default=RESULTS, help="file that the measurements are appended to")
     return parser
@@ -118,11 +119,11 @@ def command_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> st
 
 
 def _run(given: argparse.Namespace, command: str) -> int:
-    config = load_config(CONFIG)
+    site = Site(given.work.absolute(), given.config.absolute())
+    config = site.config
     descriptors = given.descriptors or config.partitions
     for name in descriptors:
         config.blocks(name)  # refuses unknown ones
-    site = Site(given.work.absolute(), config)
     _require_room(site, needed_bytes(given.rows, config, descriptors, given.keep or given.whole))
     record: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M"),

@@ -9,13 +9,14 @@ import shutil
 import signal
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.delivery import NETWORKS, delivery_bytes, write_delivery
 from benchmarks.watch import Usage, watch
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
-from iv_pipeline.config import SCALERS, PipelineConfig
+from iv_pipeline.config import SCALERS, PipelineConfig, load_config
 from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ class Site:
     ----------
     folder
         Of the benchmark alone.
-    config
+    config_file
         The pipeline's configuration.
     """
 
     folder: Path
-    config: PipelineConfig
+    config_file: Path
+
+    @cached_property
+    def config(self) -> PipelineConfig:
+        """The pipeline's configuration."""
+        return load_config(self.config_file)
 
     @property
     def delivery(self) -> Path:
@@ -70,7 +76,7 @@ class Site:
         return os.environ | {
             "IV_DATA_ROOT": str(self.root),
             "IV_DELIVERY": str(self.delivery),
-            "IV_CONFIG": str(CONFIG),
+            "IV_CONFIG": str(self.config_file),
             "DAGSTER_HOME": str(self.home),
             "PYTHONPATH": str(REPOSITORY),
         }
@@ -181,7 +187,7 @@ class Site:
         command = [sys.executable, "-m", "benchmarks.labelling", str(self.root), descriptor]
         command += [
             "--config",
-            str(CONFIG),
+            str(self.config_file),
             "--fitted",
             str(fitted),
             "--rows",

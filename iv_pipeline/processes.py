@@ -16,6 +16,7 @@ START_SECONDS = 300
 JOBS_OF_A_FIT = {"prepare", "full_pipeline", "recluster", "summarise", "refit"}
 """None of them may run beside a refit: they make what it begins with."""
 
+UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 
 
@@ -54,8 +55,7 @@ def jobs_under_way(instance: dg.DagsterInstance, but: str = "", *, waiting: bool
     waiting
         Whether runs count that have not been started yet.
     """
-    unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
-    runs = instance.get_runs(dg.RunsFilter(statuses=unfinished if waiting else _UNDER_WAY))
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED if waiting else _UNDER_WAY))
     return {run.job_name for run in runs if run.run_id != but}
 
 

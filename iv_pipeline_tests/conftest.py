@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,17 +98,24 @@ class Pipeline:
 
     def run(self, job: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """Run a job; a failure is a result, not an exception."""
-        return self._execute(self.definitions().resolve_job_def(job), partition)
+        return self.run_of(self.definitions(), job, partition)
+
+    def run_of(
+        self, definitions: dg.Definitions, job: str, partition: str | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """The same of other definitions than its own."""
+        return self._execute(definitions.resolve_job_def(job), partition)
 
     def materialise(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """Run some assets on their own, as the UI and `dagster asset materialize` do."""
         job = self.definitions().resolve_implicit_global_asset_job_def()
         return self._execute(job, partition, asset_selection=[dg.AssetKey(name) for name in assets])
 
-    def definitions(self) -> dg.Definitions:
+    def definitions(self, **changes: Any) -> dg.Definitions:
+        """The definitions, after changes of the settings."""
         from iv_pipeline.definitions import build_definitions
 
-        return build_definitions(self.settings)
+        return build_definitions(replace(self.settings, **changes))
 
     @staticmethod
     def _execute(job: dg.JobDefinition, partition: str | None, **options: Any) -> dg.ExecuteInProcessResult:

@@ -22,6 +22,7 @@ from iv_pipeline.automation.inbox import BATCH_TAG, next_attempt
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage import versions
+from iv_pipeline.storage.formats import read_csv
 from iv_pipeline.storage.inbox import Batch, fingerprint_of
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import N_IMAGES, PARTITIONS, reasons
@@ -412,6 +413,23 @@ def test_a_rollback_puts_models_and_results_back(finished: Finished, grown_again
     assert unknown.returncode == 1
     assert "version 7 cannot be put back" in unknown.stderr
     assert "choose one of those kept, 1, 2" in unknown.stderr
+
+
+def test_a_data_root_may_be_any_url_that_fsspec_opens(again: Again) -> None:
+    pipeline, root = again(), UPath("memory://fleet")
+    pipeline.send("monday", range(50))
+    root.fs.put(str(pipeline.root), root.path, recursive=True)
+    shutil.rmtree(pipeline.root)
+    definitions = pipeline.definitions(data_root=root)
+    for job, partition in (("label_batch", "monday"), ("refit", None)):
+        result = pipeline.run_of(definitions, job, partition)
+        assert result.success, (job, reasons(result))
+    assert (read_csv(root / "Final" / "batches" / "monday" / "vdc_type.csv")["model_version"] == 1).all()
+    assert read_csv(root / "Final" / "refits.csv")["accepted"].all()
+    assert len(read_csv(root / "Final" / "vdc_type.csv")) == N_IMAGES + 50
+    versions.roll_back(root, 1)
+    assert len(read_csv(root / "Final" / "vdc_type.csv")) == N_IMAGES
+    assert not pipeline.root.exists()
 
 
 def test_what_labels_refer_to_outlives_its_version(again: Again) -> None:

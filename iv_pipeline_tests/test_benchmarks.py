@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
-from benchmarks import engines, report, run, selection, site, stream
+from benchmarks import engines, inbox, report, run, selection, stream
 from benchmarks.delivery import MOST_PHOTOS, NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
 from benchmarks.labelling import new_rows
 from benchmarks.site import last_error
@@ -294,10 +294,10 @@ def test_the_benchmark_measures_stages_and_the_usual_way_and_cleans_up(
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quick = {
+@pytest.fixture
+def quick_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One descriptor, little to try; nothing is compiled for so few rows."""
+    settings = {
         "descriptors": {"vdc_color": "descriptors/vdc_color.pickle"},
         "trials": {
             "naming_budget": 6,
@@ -307,14 +307,19 @@ def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
             "algorithms": ["kmeans", "dbscan"],
         },
         "projection": {"n_epochs": 1},
+        "inbox": {"look_seconds": 1},
     }
-    config = tmp_path / "pipeline.yaml"
-    config.write_text(json.dumps(quick))
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    for module in (run, site):
-        monkeypatch.setattr(module, "CONFIG", config)
+    config = tmp_path / "pipeline.yaml"
+    config.write_text(json.dumps(settings))
+    return config
+
+
+def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
+    tmp_path: Path, quick_config: Path
+) -> None:
     results = tmp_path / "results.json"
-    options = ["--rows", "400", "--whole", "--no-usual", "--new-rows", "90"]
+    options = ["--rows", "400", "--whole", "--no-usual", "--new-rows", "90", "--config", str(quick_config)]
     assert run.main([*options, "--work", str(tmp_path / "work"), "--results", str(results)]) == 0
     (record,) = json.loads(results.read_text())
     assert record["whole"]["succeeded"]
@@ -333,6 +338,20 @@ def test_the_benchmark_measures_a_whole_run_and_labels_new_images_with_it(
     assert re.search(r"\d MB in any process \(in `\w+`( of vdc_color)?\)", page)
     assert re.search(r"\| clustering_trials +\| each +\|", page)
     assert re.search(r"\| vdc_color +\| kmeans +\| +400 \| +90 \|", page)
+
+
+@pytest.mark.daemon
+def test_a_batch_is_timed_from_the_inbox_to_its_labels_and_into_the_next_fit(
+    tmp_path: Path, quick_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--rows", "300", "--batch", "40", "--refit"]
+    assert inbox.main([*sizes, "--config", str(quick_config), "--work", str(tmp_path / "work")]) == 0
+    told = capsys.readouterr().out
+    steps = ("noticed", "first stage began", "labels of all descriptors", "drift")
+    after = [float(re.search(rf"^{step}: after ([0-9.]+) s$", told, re.MULTILINE)[1]) for step in steps]
+    assert after == sorted(after)
+    assert re.search(r"^refit: \d+ s, at most \d+ MiB", told, re.MULTILINE)
+    assert re.search(r"^ *\S+T\S+ +2 +True +vdc_color +.* monday +340 +40 ", told, re.MULTILINE), told
 
 
 def test_new_images_are_the_next_vehicles_of_a_longer_delivery(folder: Path) -> None:

@@ -35,45 +35,36 @@ SUMMARISE = (
     "accepted_models",
     "report",
 )
-LABEL_BATCH = ("labelled_batch", "drift")
+_JOBS = {
+    "prepare": (
+        PREPARE,
+        "What is not partitioned and comes first: image index, views, quality of the pictures.",
+    ),
+    "full_pipeline": (FULL_PIPELINE, "One descriptor from Init to Final. Backfill it over all descriptors."),
+    "recluster": (
+        RECLUSTER,
+        "One descriptor from its statistics to Final: reduction, clustering and what follows.",
+    ),
+    "summarise": (
+        SUMMARISE,
+        "What looks at all descriptors: comparison, outliers, summary, accepted models, report.",
+    ),
+    "label_batch": (
+        ("labelled_batch", "drift"),
+        "A batch of the inbox: its labels by the accepted models, and whether these still fit it.",
+    ),
+    "refit": (
+        ("refits",),
+        "Takes what has come since into the fit, and accepts the new one if it is not worse.",
+    ),
+    "refresh_report": (("report",), "The report alone, from what is there."),
+}
+"""Name, assets and description."""
 
 
 def build_jobs() -> list[UnresolvedAssetJobDefinition]:
     """All jobs."""
     return [
-        dg.define_asset_job(
-            "prepare",
-            dg.AssetSelection.assets(*PREPARE),
-            description="What is not partitioned and comes first: image index, views, quality of the pictures.",
-        ),
-        dg.define_asset_job(
-            "full_pipeline",
-            dg.AssetSelection.assets(*FULL_PIPELINE),
-            description="One descriptor from Init to Final. Backfill it over all descriptors.",
-        ),
-        dg.define_asset_job(
-            "recluster",
-            dg.AssetSelection.assets(*RECLUSTER),
-            description="One descriptor from its statistics to Final: reduction, clustering and what follows.",
-        ),
-        dg.define_asset_job(
-            "summarise",
-            dg.AssetSelection.assets(*SUMMARISE),
-            description="What looks at all descriptors: comparison, outliers, summary, accepted models, report.",
-        ),
-        dg.define_asset_job(
-            "label_batch",
-            dg.AssetSelection.assets(*LABEL_BATCH),
-            description="A batch of the inbox: its labels by the accepted models, and whether these still fit it.",
-        ),
-        dg.define_asset_job(
-            "refit",
-            dg.AssetSelection.assets("refits"),
-            description="Takes what has come since into the fit, and accepts the new one if it is not worse.",
-        ),
-        dg.define_asset_job(
-            "refresh_report",
-            dg.AssetSelection.assets("report"),
-            description="The report alone, from what is there.",
-        ),
+        dg.define_asset_job(name, dg.AssetSelection.assets(*assets), description=description)
+        for name, (assets, description) in _JOBS.items()
     ]

@@ -6,10 +6,11 @@ from datetime import datetime
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from iv_pipeline.processes import UNFINISHED
+
 BACKFILL_TAG = "dagster/backfill"
 PARTITION_TAG = "dagster/partition"
 _UNDER_WAY = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
-_ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
 @dg.sensor(
@@ -65,7 +66,5 @@ def _last_successes(instance: dg.DagsterInstance, since: datetime | None) -> Map
 
 def _is_running(instance: dg.DagsterInstance, name: str, backfill: PartitionBackfill | None) -> bool:
     """Whether more partitions may come; a backfill that is not stored yet is still submitting its runs."""
-    unfinished = dg.RunsFilter(
-        tags={BACKFILL_TAG: name}, statuses=[status for status in dg.DagsterRunStatus if status not in _ENDED]
-    )
+    unfinished = dg.RunsFilter(tags={BACKFILL_TAG: name}, statuses=UNFINISHED)
     return backfill is None or backfill.status in _UNDER_WAY or instance.get_runs_count(unfinished) > 0
