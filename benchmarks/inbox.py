@@ -30,9 +30,10 @@ import pandas as pd
 
 from benchmarks.labelling import new_rows
 from benchmarks.machine import describe_machine
-from benchmarks.site import CONFIG, MIB, REPOSITORY, Site, last_error
+from benchmarks.site import CONFIG, MIB, REPOSITORY, Site, last_error, needed_bytes
 from benchmarks.stream import stream_array
 from benchmarks.watch import watch
+from iv_pipeline.errors import InputError
 from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
@@ -57,17 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     site = Site(given.work.absolute(), given.config.absolute())
     try:
-        site.prepare(given.rows, given.seed, images=True)
-        made = site.whole(list(site.config.partitions))
-        if not made["succeeded"]:
-            sys.stderr.write(f"the pipeline failed: {made['reason']}\n")
-            return 1
-        batch = write_batch(site, given.rows, given.batch, given.seed)
-        _say(f"pipeline on {given.rows:,} images: {made['wall_seconds']:.0f} s", str(describe_machine()))
-        _say(*told(measure(site, batch)))
-        return _refit(site) if given.refit else 0
+        needed = needed_bytes(given.rows + given.batch, site.config, site.config.partitions, keep=True)
+        site.require_room(2 * needed if given.refit else needed)  # a candidate has all files once more
+    except InputError as error:
+        sys.stderr.write(f"benchmarks: {error}\n")
+        return 1
+    try:
+        return _measured(site, given)
     finally:
         shutil.rmtree(site.folder, ignore_errors=True)
+
+
+def _measured(site: Site, given: argparse.Namespace) -> int:
+    site.prepare(given.rows, given.seed, images=True)
+    made = site.whole(list(site.config.partitions))
+    if not made["succeeded"]:
+        sys.stderr.write(f"the pipeline failed: {made['reason']}\n")
+        return 1
+    batch = write_batch(site, given.rows, given.batch, given.seed)
+    _say(f"pipeline on {given.rows:,} images: {made['wall_seconds']:.0f} s", str(describe_machine()))
+    _say(*told(measure(site, batch)))
+    return _refit(site) if given.refit else 0
 
 
 def _refit(site: Site) -> int:
@@ -146,6 +157,8 @@ def _daemon(site: Site) -> Iterator[None]:
     finally:
         os.killpg(daemon.pid, signal.SIGINT)
         daemon.wait(timeout=30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(daemon.pid, signal.SIGKILL)  # what it started would write on into a folder that goes
 
 
 def _wait(condition: Callable[[], bool], limit: float = 600) -> None:

@@ -124,7 +124,7 @@ def _run(given: argparse.Namespace, command: str) -> int:
     descriptors = given.descriptors or config.partitions
     for name in descriptors:
         config.blocks(name)  # refuses unknown ones
-    _require_room(site, needed_bytes(given.rows, config, descriptors, given.keep or given.whole))
+    site.require_room(needed_bytes(given.rows, config, descriptors, given.keep or given.whole))
     record: dict[str, Any] = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M"),
         "command": command,
@@ -166,25 +166,6 @@ def _run(given: argparse.Namespace, command: str) -> int:
     ]
     measured += [stage for run in record.get("limited", []) for stage in run["stages"]]
     return 0 if all(each["succeeded"] for each in measured) else 1
-
-
-def _require_room(site: Site, needed: int) -> None:
-    """Refuse to begin where something lies already, or where the disk is too small.
-
-    Raises
-    ------
-    InputError
-        In either case.
-    """
-    if site.folder.exists() and any(site.folder.iterdir()):
-        raise InputError(f"{site.folder} is not empty: name another folder with --work, or remove this one")
-    site.folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(site.folder).free
-    if free < needed:
-        raise InputError(
-            f"{site.folder} has {free / 1e9:.0f} GB free and about {needed / 1e9:.0f} GB are needed: "
-            "free some, ask for fewer rows or descriptors, or name another disk with --work"
-        )
 
 
 def _stages(

@@ -17,6 +17,7 @@ from benchmarks.delivery import NETWORKS, delivery_bytes, write_delivery
 from benchmarks.watch import Usage, watch
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import SCALERS, PipelineConfig, load_config
+from iv_pipeline.errors import InputError
 from iv_pipeline.storage.layout import file_of
 
 if TYPE_CHECKING:
@@ -80,6 +81,26 @@ class Site:
             "DAGSTER_HOME": str(self.home),
             "PYTHONPATH": str(REPOSITORY),
         }
+
+    def require_room(self, needed: int) -> None:
+        """Make the folder; refuse to begin where something lies already, or where the disk is too small.
+
+        Raises
+        ------
+        InputError
+            In either case.
+        """
+        if self.folder.exists() and any(self.folder.iterdir()):
+            raise InputError(
+                f"{self.folder} is not empty: name another folder with --work, or remove this one"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise InputError(
+                f"{self.folder} has {free / 1e9:.0f} GB free and about {needed / 1e9:.0f} GB are needed: "
+                "free some, ask for fewer rows or descriptors, or name another disk with --work"
+            )
 
     def prepare(self, n_rows: int, seed: int, images: bool) -> None:
         """Write the delivery and Dagster's empty history, and have them on disk before anything is measured."""

@@ -346,6 +346,7 @@ def test_a_batch_is_timed_from_the_inbox_to_its_labels_and_into_the_next_fit(
 ) -> None:
     sizes = ["--rows", "300", "--batch", "40", "--refit"]
     assert inbox.main([*sizes, "--config", str(quick_config), "--work", str(tmp_path / "work")]) == 0
+    assert not (tmp_path / "work").exists()
     told = capsys.readouterr().out
     steps = ("noticed", "first stage began", "labels of all descriptors", "drift")
     after = [float(re.search(rf"^{step}: after ([0-9.]+) s$", told, re.MULTILINE)[1]) for step in steps]
@@ -397,6 +398,8 @@ def test_the_benchmark_refuses_what_it_cannot_do(tmp_path: Path, capsys: pytest.
     (tmp_path / "mine").touch()
     options = ["--work", str(tmp_path), "--results", str(tmp_path / "results.json")]
     assert run.main(["--rows", "100", *options]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert inbox.main(["--work", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
     (tmp_path / "mine").unlink()
     assert run.main(["--rows", "1000000000", *options]) == 1
