@@ -18,12 +18,13 @@ import yaml
 from upath import UPath
 
 from iv_pipeline.assets.arrival import CONTENT_TAG
-from iv_pipeline.automation.inbox import BATCH_TAG, next_attempt
+from iv_pipeline.automation.attempts import next_attempt
+from iv_pipeline.automation.inbox import BATCH_TAG
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage import versions
 from iv_pipeline.storage.formats import read_csv
-from iv_pipeline.storage.inbox import Batch, fingerprint_of
+from iv_pipeline.storage.inbox import fingerprint_of
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import N_IMAGES, PARTITIONS, reasons
 
@@ -191,7 +192,7 @@ def run_of(pipeline: Pipeline, batch: str, content: str) -> int | str:
             instance=instance, partition_key=batch, tags=tags, raise_on_error=False
         )
         assert not result.success
-        return next_attempt(instance, Batch(batch, "complete", content))
+        return next_attempt(instance, tags)
 
 
 def test_a_run_whose_batch_was_changed_under_it_is_started_again_and_one_that_failed_is_not(
@@ -202,7 +203,7 @@ def test_a_run_whose_batch_was_changed_under_it_is_started_again_and_one_that_fa
     assert run_of(pipeline, "monday", "0" * 16) == 2
     (folder / "descriptors" / "vdc_type.pickle").write_bytes(b"\x80\x04")
     said = run_of(pipeline, "monday", fingerprint_of(UPath(folder), "_SUCCESS"))
-    assert "ended without labels: mend the batch" in str(said)
+    assert "ended without a result: mend what it names" in str(said)
 
 
 # ── images that are known ────────────────────────────────────────────────────────────────────────────────────

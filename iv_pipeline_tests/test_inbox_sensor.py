@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,10 @@ import pytest
 from upath import UPath
 
 from iv_pipeline.assets.arrival import CONTENT_TAG
-from iv_pipeline.automation.inbox import BATCH_TAG, MAX_ATTEMPTS, notice_batches
+from iv_pipeline.automation.attempts import MAX_ATTEMPTS
+from iv_pipeline.automation.inbox import BATCH_TAG, notice_batches
 from iv_pipeline.automation.refits import build_refit_schedule, decide_on_refit
+from iv_pipeline.automation.reports import refresh_report
 from iv_pipeline.config import PipelineConfig, RefitConfig, Settings
 from iv_pipeline.errors import ConfigError
 from iv_pipeline.storage.layout import file_of
@@ -108,8 +112,8 @@ def test_a_batch_is_asked_for_under_one_key_however_often_it_is_seen(sensor: Sen
 @pytest.mark.parametrize("status", [STARTED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING])
 def test_a_batch_that_is_being_labelled_is_waited_for(sensor: Sensor, status: dg.DagsterRunStatus) -> None:
     sensor.put("monday")
-    sensor.run(*sensor.look(), status)
-    assert sensor.why() == "monday: is being labelled"
+    run = sensor.run(*sensor.look(), status)
+    assert sensor.why() == f"monday: run {run[:8]} is under way"
 
 
 def test_a_batch_that_was_labelled_is_done_also_for_a_new_instance(sensor: Sensor) -> None:
@@ -165,7 +169,7 @@ def test_a_run_that_died_is_started_again_a_few_times(sensor: Sensor) -> None:
 def test_a_run_that_a_person_terminated_stays_terminated(sensor: Sensor) -> None:
     sensor.put("monday")
     sensor.run(*sensor.look(), dg.DagsterRunStatus.CANCELED)
-    assert "start that run again in the UI" in sensor.why()
+    assert "start it again in the UI" in sensor.why()
 
 
 def test_a_batch_that_waits_says_what_for(sensor: Sensor) -> None:
@@ -215,3 +219,51 @@ def test_a_refit_does_not_start_beside_a_run_of_the_pipeline(sensor: Sensor) -> 
 def test_a_schedule_that_is_none_is_told() -> None:
     with pytest.raises(ConfigError, match="'weekly' is no cron expression"):
         build_refit_schedule(RefitConfig(schedule="weekly"))
+
+
+# ── the report ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def of_report(sensor: Sensor) -> list[dg.RunRequest] | str:
+    """What the sensor of the report asks for, or why it asks for nothing."""
+    result = refresh_report(sensor.instance, sensor.settings)
+    return result.run_requests or str(result.skip_reason.skip_message if result.skip_reason else "")
+
+
+@pytest.fixture
+def older_report(sensor: Sensor) -> Sensor:
+    """A report of a minute before a batch was labelled."""
+    for stage, partition, age in (("report", None, 60), ("drift", "monday", 0)):
+        file = sensor.root / file_of(stage, partition)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        os.utime(file, (time.time() - age,) * 2)
+    os.utime(sensor.root / file_of("accepted_models"), (time.time() - 120,) * 2)
+    return sensor
+
+
+def test_a_report_is_made_anew_once_for_what_came(older_report: Sensor) -> None:
+    (request,), (again,) = of_report(older_report), of_report(older_report)
+    assert request.run_key == again.run_key
+    older_report.run(request, DONE)
+    (older_report.root / file_of("report")).touch()
+    assert of_report(older_report) == "the report tells all there is"
+
+
+def test_a_report_waits_until_nothing_is_made(older_report: Sensor) -> None:
+    older_report.instance.add_run(dg.DagsterRun(job_name="refit", status=STARTED))
+    assert of_report(older_report) == "refit is under way"
+
+
+def test_a_report_whose_run_died_is_made_again_a_few_times(older_report: Sensor) -> None:
+    keys = []
+    for _ in range(MAX_ATTEMPTS):
+        (request,) = of_report(older_report)
+        keys.append(request.run_key)
+        older_report.run(request, FAILED)  # without a failed step: its process went
+    assert len(set(keys)) == MAX_ATTEMPTS
+    assert f"its run died {MAX_ATTEMPTS} times" in of_report(older_report)
+
+
+def test_there_is_no_report_before_the_first_summary(sensor: Sensor) -> None:
+    assert of_report(sensor) == "there is no report yet: 'summarise' makes the first"

@@ -1,13 +1,12 @@
 """What notices batches in the inbox, and starts one run for each."""
 
-from collections.abc import Sequence
-
 import dagster as dg
 
 from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.assets.stage import BATCHES
+from iv_pipeline.automation.attempts import next_attempt, run_key
 from iv_pipeline.config import OWN_FILE, InboxConfig, Settings
-from iv_pipeline.errors import ChangedBatchError, InputError
+from iv_pipeline.errors import InputError
 from iv_pipeline.processes import end_stale_runs, jobs_under_way
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.inbox import Batch, Rules, Watch, look
@@ -15,13 +14,6 @@ from iv_pipeline.storage.layout import WATCH, file_of
 from iv_pipeline.storage.versions import accepted, settle
 
 BATCH_TAG = "iv_pipeline/batch"
-MAX_ATTEMPTS = 3
-"""Of a run whose process dies; one that fails by itself is not started again before the batch has changed."""
-_NOT_ITS_FAULT = (
-    *("DagsterExecutionInterruptedError", "RunCancelledError", "KeyboardInterrupt"),
-    ChangedBatchError.__name__,
-)
-"""Errors of a run that was ended, or whose batch was changed under it."""
 
 
 def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
@@ -68,7 +60,8 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
         if batch.state != "complete":
             waiting.append(f"{batch.name}: {batch.why}")
         elif labelled.get(batch.name) != batch.fingerprint:
-            attempt = next_attempt(instance, batch)
+            # one that succeeded left labels that are gone, or of content that was there in between
+            attempt = next_attempt(instance, tags_of(batch), after_success=True)
             if isinstance(attempt, int):
                 requests.append(_request(batch, attempt))
             else:
@@ -105,45 +98,14 @@ def _look(settings: Settings) -> list[Batch]:
         watch.save(path)  # also what was read of a large file before something went wrong
 
 
+def tags_of(batch: Batch) -> dict[str, str]:
+    """Of every run that labels this content."""
+    return {BATCH_TAG: batch.name, CONTENT_TAG: batch.fingerprint}
+
+
 def _request(batch: Batch, attempt: int) -> dg.RunRequest:
     return dg.RunRequest(
-        run_key=f"{batch.name}:{batch.fingerprint}" + (f":{attempt}" if attempt > 1 else ""),
+        run_key=run_key(f"{batch.name}:{batch.fingerprint}", attempt),
         partition_key=batch.name,
-        tags={BATCH_TAG: batch.name, CONTENT_TAG: batch.fingerprint},
+        tags=tags_of(batch),
     )
-
-
-def next_attempt(instance: dg.DagsterInstance, batch: Batch) -> int | str:
-    """Number of the run to start for this content, or why none is."""
-    tags = {BATCH_TAG: batch.name, CONTENT_TAG: batch.fingerprint}
-    records = instance.get_run_records(dg.RunsFilter(tags=tags))
-    if not records:
-        return 1
-    last = records[0].dagster_run
-    if not last.is_finished:
-        return "is being labelled"
-    if last.status == dg.DagsterRunStatus.SUCCESS:
-        return len(records) + 1  # its labels are gone, or of another content that was there in between
-    if last.status == dg.DagsterRunStatus.CANCELED or _failed_by_itself(instance, last.run_id):
-        return (
-            f"run {last.run_id[:8]} ended without labels: mend the batch, or start that run again in the UI"
-        )
-    if len(records) >= MAX_ATTEMPTS:
-        return f"its run died {len(records)} times: look at run {last.run_id[:8]}"
-    return len(records) + 1
-
-
-def _failed_by_itself(instance: dg.DagsterInstance, run_id: str) -> bool:
-    """Whether a step failed for a reason of its own, and not since its process was ended."""
-    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    return any(not _was_interrupted(events, i) for i in range(len(events)))
-
-
-def _was_interrupted(events: Sequence[dg.EventLogEntry], index: int) -> bool:
-    event = events[index].dagster_event
-    error = event.step_failure_data.error if event is not None else None
-    while error is not None:
-        if error.cls_name in _NOT_ITS_FAULT:
-            return True
-        error = error.cause
-    return False

@@ -3,12 +3,15 @@
 import dagster as dg
 from upath import UPath
 
+from iv_pipeline.automation.attempts import next_attempt, run_key
 from iv_pipeline.config import Settings
 from iv_pipeline.processes import jobs_under_way
 from iv_pipeline.storage.layout import file_of
 
 MAKERS = {"label_batch", "refit", "full_pipeline", "recluster", "summarise", "refresh_report"}
 """While one of them runs, what there is to tell still changes."""
+NEWS_TAG = "iv_pipeline/news"
+"""When what a report is made for was written, seconds."""
 
 
 @dg.sensor(
@@ -20,6 +23,11 @@ MAKERS = {"label_batch", "refit", "full_pipeline", "recluster", "summarise", "re
 def report_after_batches(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult:
+    """Start `refresh_report` when it is needed."""
+    return refresh_report(context.instance, settings)
+
+
+def refresh_report(instance: dg.DagsterInstance, settings: Settings) -> dg.SensorResult:
     """Start `refresh_report` when the report is older than what it tells, and nothing is being made."""
     report = settings.data_root / file_of("report")
     if not report.exists():
@@ -27,11 +35,14 @@ def report_after_batches(
     newest = max((path.stat().st_mtime for path in _told_by(settings.data_root)), default=0.0)
     if report.stat().st_mtime >= newest:
         return dg.SensorResult(skip_reason="the report tells all there is")
-    busy = jobs_under_way(context.instance) & MAKERS
+    busy = jobs_under_way(instance) & MAKERS
     if busy:
         return dg.SensorResult(skip_reason=f"{', '.join(sorted(busy))} is under way")
-    # a report that cannot be made is not tried again before there is more to tell
-    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=f"{newest:.3f}")])
+    news = f"{newest:.3f}"
+    attempt = next_attempt(instance, {NEWS_TAG: news})
+    if isinstance(attempt, str):
+        return dg.SensorResult(skip_reason=attempt)
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key(news, attempt), tags={NEWS_TAG: news})])
 
 
 def _told_by(data_root: UPath) -> list[UPath]:
