@@ -3,12 +3,13 @@
 import dagster as dg
 import pandas as pd
 
+from iv_pipeline.assets.image_index import identities_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.labelling import REFERENCE, arrays_of, model_path
 from iv_pipeline.learn.drift import Limits, Reference, measure_drift
 from iv_pipeline.report import plots
-from iv_pipeline.storage.batches import DUPLICATE_OF, LabelledBatch, labelled_facts
+from iv_pipeline.storage.batches import LabelledBatch, StoredBatch, labelled_facts, new_rows
 from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.models import read_model
@@ -28,12 +29,14 @@ def drift(
     """How far a batch lies from what was learnt: images refused, shifts of clusters and of distances."""
     config, facts = settings.config.drift, labelled_batch.facts
     limits = Limits(config.psi, config.refused)
+    stored = StoredBatch.of(settings.data_root, facts["batch"], facts["fingerprint"])
+    new = new_rows(stored.index)  # what was known before says nothing new
+    vehicles = identities_of(stored.index)[new]
     rows = []
     for name, labels in labelled_batch.labels.items():
         model = read_model(model_path(settings.data_root, name, facts["model_version"]))
         reference = Reference.from_arrays(arrays_of(model.arrays, REFERENCE))
-        new = labels[labels[DUPLICATE_OF] == ""]  # what was known before says nothing new
-        rows.append({"descriptor": name, **measure_drift(new, reference, limits)})
+        rows.append({"descriptor": name, **measure_drift(labels[new], reference, limits, vehicles)})
     came = {key: facts[key] for key in ("batch", "labelled_at", "model_version")}
     frame = pd.DataFrame(rows).assign(**came)
     frame = frame[[*came, *(column for column in frame if column not in came)]]

@@ -8,10 +8,12 @@ from iv_pipeline.learn.drift import (
     BY_CHANCE,
     Limits,
     Reference,
+    Spread,
     index_by_chance,
     measure_drift,
     population_stability_index,
     reference_of,
+    spread_of,
 )
 
 LIMITS = Limits(psi=0.25, refused=0.02)
@@ -48,6 +50,83 @@ def test_samples_of_one_population_stay_below_what_chance_explains(n: int, class
     indices = [population_stability_index(expected, rng.multinomial(n, shares)) for _ in range(500)]
     beyond = np.mean(np.array(indices) > index_by_chance(expected, rng.multinomial(n, shares)))
     assert beyond <= 10 * BY_CHANCE
+
+
+# ── vehicles that are photographed many times ────────────────────────────────────────────────────────────────
+
+
+def bursts(
+    rng: np.random.Generator, shares: np.ndarray, n_vehicles: int, loyalty: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clusters and vehicles of photos: 1 to 40 of each vehicle, of which `loyalty` lie in its own cluster."""
+    vehicles = np.repeat(np.arange(n_vehicles), rng.integers(1, 41, n_vehicles))
+    home = rng.choice(len(shares), n_vehicles, p=shares)[vehicles]
+    stray = rng.choice(len(shares), len(vehicles), p=shares)
+    return np.where(rng.random(len(vehicles)) < loyalty, home, stray), vehicles
+
+
+@pytest.mark.parametrize("loyalty", [0.3, 0.7, 1.0])
+def test_batches_that_come_vehicle_by_vehicle_stay_below_what_chance_explains(loyalty: float) -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet(np.full(30, 20.0))
+    expected = rng.multinomial(200_000, shares)
+    beyond, beyond_singly = [], []
+    for _ in range(300):
+        clusters, vehicles = bursts(rng, shares, 60, loyalty)
+        found = np.bincount(clusters, minlength=30)
+        spread = spread_of(clusters, 30, vehicles)
+        index = population_stability_index(expected, found, spread.scale)
+        beyond.append(index > index_by_chance(expected, found, spread))
+        beyond_singly.append(population_stability_index(expected, found) > index_by_chance(expected, found))
+    assert np.mean(beyond) <= 0.01
+    assert np.mean(beyond_singly) > np.mean(beyond) + 0.1
+
+
+@given(st.lists(st.integers(0, 4), min_size=3, max_size=40), st.integers(2, 9))
+@settings(deadline=None)
+def test_photos_that_only_repeat_a_vehicle_tell_no_more_than_one_of_it(drawn: list[int], photos: int) -> None:
+    once = np.array(drawn)
+    clusters, vehicles = np.repeat(once, photos), np.repeat(np.arange(len(once)), photos)
+    singly = np.outer(np.bincount(once, minlength=5) / len(once), np.ones(5))
+    spread = spread_of(clusters, 5, vehicles)
+    classes = np.count_nonzero(singly[:, 0])
+    total = (
+        photos * (classes - 1) * len(once) / (len(once) - 1)
+    )  # of the eigenvalues: `photos` times those of one
+    if total > 4:
+        assert spread.scale * spread.freedom == pytest.approx(total)
+    else:
+        assert spread == Spread(1.0, 4)
+
+
+def test_images_of_unknown_vehicles_were_drawn_one_by_one() -> None:
+    clusters = np.arange(60) % 5
+    assert spread_of(clusters, 5, np.full(60, -1)) == Spread(1.0, 4)
+    assert spread_of(clusters, 5, np.arange(60)) == Spread(1.0, 4)
+
+
+def test_one_vehicle_alone_shows_no_shift(reference: Reference) -> None:
+    labels = labels_of(np.zeros(300, int), np.full(300, 9.0))
+    assert measure_drift(labels, reference, LIMITS)["drifted"]
+    assert not measure_drift(labels, reference, LIMITS, np.zeros(300, int))["drifted"]
+
+
+def test_other_vehicles_than_those_of_the_fit_are_drift(reference: Reference) -> None:
+    rng = np.random.default_rng(0)
+    clusters, vehicles = bursts(rng, np.full(4, 0.25), 200, 0.8)
+    found = measure_drift(labels_of(clusters, rng.normal(size=len(clusters))), reference, LIMITS, vehicles)
+    assert "shares of the clusters" in found["reasons"]
+
+
+def test_one_refused_vehicle_among_few_is_no_drift_and_many_are(reference: Reference) -> None:
+    cluster, score = batch(400)
+    labels = labels_of(cluster, score, 40)
+    vehicles = np.arange(400) // 40
+    assert not measure_drift(labels, reference, LIMITS, vehicles)["drifted"]
+    assert "like nothing" in measure_drift(labels, reference, LIMITS, np.arange(400) // 2)["reasons"]
+
+
+# ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def labels_of(cluster: np.ndarray, score: np.ndarray, unknown: int = 0) -> pd.DataFrame:
