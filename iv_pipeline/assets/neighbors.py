@@ -1,4 +1,4 @@
-"""Stage `neighbors`: the neighbour graph of the winning representation."""
+"""Stage `neighbors`: the neighbour graph of the components under the winning scaler."""
 
 import dagster as dg
 import numpy as np
@@ -25,7 +25,7 @@ def neighbors(
     scaled_pca: VectorTable,
     clustering_trials: pd.DataFrame,
 ) -> Result:
-    """Nearest neighbours of every image in the winning representation; unusable rows have none (−1)."""
+    """Nearest neighbours of every image in components under the winning scaler; unusable rows have none (−1)."""
     scaler = winner_of(clustering_trials)["scaler"]
     X = scaled_pca.vectors(scaler).to_array()
     usable = np.flatnonzero(finite_rows(X))

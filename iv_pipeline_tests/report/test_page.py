@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from iv_pipeline.config import REPRESENTATIONS
 from iv_pipeline.learn.changes import since
 from iv_pipeline.report.page import SHEETS_BYTES, ReportData, render_report
 from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
 from iv_pipeline.report.sections import MAX_CARDS, MAX_OUTLIERS, frequent_reasons
-from iv_pipeline.report.verdict import judge
+from iv_pipeline.report.verdict import VECTORS, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -475,6 +476,10 @@ def test_columns_of_which_nothing_is_known_are_left_out() -> None:
     page = parse(render_report(data))
     assert "Label accuracy" in page.text
     assert "79\N{NO-BREAK SPACE}% of the images get it" in " ".join(text for _, text in page.texts)
+
+
+def test_every_representation_has_words() -> None:
+    assert {*VECTORS, "pca"} == set(REPRESENTATIONS)
 
 
 def test_the_verdict_admits_that_another_descriptor_labels_better() -> None:
