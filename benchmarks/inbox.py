@@ -34,7 +34,7 @@ from benchmarks.site import CONFIG, MIB, REPOSITORY, Site, last_error, needed_by
 from benchmarks.stream import stream_array
 from benchmarks.watch import watch
 from iv_pipeline.errors import InputError
-from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.layout import WATCH, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -122,7 +122,7 @@ def measure(site: Site, batch: Path) -> dict[str, float]:
     drift = site.root / "Drift" / f"{BATCH}.parquet"
     inbox.mkdir(exist_ok=True)
     with _daemon(site), dg.DagsterInstance.from_config(str(site.home)) as instance:
-        _wait((inbox / ".watch.json").exists)
+        _wait((site.root / WATCH).exists)
         began = time.time()
         batch.rename(inbox / BATCH)
         _wait(drift.exists)

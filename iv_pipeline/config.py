@@ -235,7 +235,7 @@ class RefitConfig(Model):
     """Cron expression; Sundays at three by default."""
     timezone: str = "UTC"
     exclude: tuple[str, ...] = ()
-    """Batches that are to take no part."""
+    """Batches that are to take no part; one that has joined leaves with the next run of the pipeline."""
     score_loss: float = Field(0.02, ge=0)
     """What the leading score of a descriptor may lose against the old clusters on the same images."""
     kept_share: float = Field(0.8, ge=0, le=1)

@@ -1,9 +1,16 @@
-"""Which process executes a run: one that died is told from one that works on, and its run holds nobody up."""
+"""Which process executes a run, and that no two make a fit at once.
 
+A process that died is told from one that works on, so that its run holds nobody up.
+"""
+
+import contextlib
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
+import filelock
 import psutil
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
@@ -15,6 +22,15 @@ START_SECONDS = 300
 
 JOBS_OF_A_FIT = {"prepare", "full_pipeline", "recluster", "summarise", "refit"}
 """None of them may run beside a refit: they make what it begins with."""
+IMPLICIT_JOB = "__ASSET_JOB"
+"""Of assets that were chosen one by one."""
+JOB_OF_ASSET = {
+    "refits": "refit",
+    "labelled_batch": "label_batch",
+    "drift": "label_batch",
+    "report": "refresh_report",
+}
+"""What a run of single assets counts as; of all others as `full_pipeline`."""
 
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
@@ -44,7 +60,7 @@ def is_stale(record: dg.RunRecord) -> bool:
 
 
 def jobs_under_way(instance: dg.DagsterInstance, but: str = "", *, waiting: bool = True) -> set[str]:
-    """Names of jobs of which a run has not ended.
+    """Names of jobs of which a run has not ended; assets chosen one by one count as the job that makes them.
 
     Parameters
     ----------
@@ -56,12 +72,47 @@ def jobs_under_way(instance: dg.DagsterInstance, but: str = "", *, waiting: bool
         Whether runs count that have not been started yet.
     """
     runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED if waiting else _UNDER_WAY))
-    return {run.job_name for run in runs if run.run_id != but}
+    return {name for run in runs if run.run_id != but for name in _jobs_of(run)}
+
+
+def _jobs_of(run: dg.DagsterRun) -> set[str]:
+    if run.job_name != IMPLICIT_JOB:
+        return {run.job_name}
+    chosen = {key.to_user_string() for key in run.asset_selection or ()}
+    return {JOB_OF_ASSET.get(name, "full_pipeline") for name in chosen or {"every asset"}}
+
+
+@contextlib.contextmanager
+def only_fit(instance: dg.DagsterInstance) -> Iterator[bool]:
+    """Whether no other process makes or puts back a fit; none will, as long as the block lasts.
+
+    What looks at runs alone would miss the moment between two runs of one command. The lock goes with its process.
+    """
+    lock = filelock.FileLock(Path(instance.root_directory) / "fit.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def identify(process: psutil.Process) -> str:
     """Host, number and start of a process: numbers are used again."""
-    return f"{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
+    return f"{socket.gethostname()}:{process.pid}:{_started(process)}"
+
+
+def _started(process: psutil.Process) -> str:
+    """When a process was started: since the machine was, where that is known, for clocks are set."""
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    except OSError:  # not Linux, or the process is gone
+        return f"{process.create_time():.2f}"
+    return f"{boot.strip()}/{stat.rpartition(')')[2].split()[19]}"  # field 22, see proc(5)
 
 
 def _is_alive(identity: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -20,6 +21,7 @@ from upath import UPath
 from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.automation.attempts import next_attempt
 from iv_pipeline.automation.inbox import BATCH_TAG
+from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage import versions
@@ -30,6 +32,7 @@ from iv_pipeline_tests.conftest import N_IMAGES, PARTITIONS, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from iv_pipeline_tests.conftest import Finished, Pipeline
 
@@ -206,6 +209,16 @@ def test_a_run_whose_batch_was_changed_under_it_is_started_again_and_one_that_fa
     assert "ended without a result: mend what it names" in str(said)
 
 
+def test_a_run_for_content_that_has_gone_labels_no_other(again: Again) -> None:
+    pipeline = again()
+    folder = pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    before = facts_of(pipeline, "monday")
+    shutil.rmtree(folder)
+    assert run_of(pipeline, "monday", "0" * 16) == 2
+    assert facts_of(pipeline, "monday") == before
+
+
 # ── images that are known ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -348,6 +361,33 @@ def test_a_worse_fit_is_refused_and_says_why(again: Again) -> None:
     assert {k: v for k, v in after.items() if k != "Final/refits.csv"} == before
 
 
+def test_images_that_came_before_in_a_batch_that_cannot_join_do_join(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("part", range(30), descriptors=PARTITIONS[:1], prefix="camera")
+    label(pipeline, "part")
+    pipeline.send("whole", range(40), prefix="camera")
+    label(pipeline, "whole")
+    known = labels_of(pipeline, "whole")["duplicate_of"]
+    assert (known[:30] != "").all()
+    history = refit(pipeline)
+    assert (history["batches"] == "whole").all()
+    assert (history["images_joined"] == 40).all()
+
+
+def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
+    grown_again: Pipeline, again: Again
+) -> None:
+    pipeline = again(refit={"exclude": ["monday"]})
+    shutil.rmtree(pipeline.root)
+    shutil.copytree(grown_again.root, pipeline.root, copy_function=os.link)
+    (vectors,) = (grown_again.root / "Init" / "batches" / "monday").glob("*/vdc_color.arrow")
+    vectors.unlink()
+    said = reasons(grown_again.run("prepare"))["views"]
+    assert "batch monday has joined the fit without vdc_color: name it under refit.exclude" in said
+    assert pipeline.run("prepare").success
+    assert len(pipeline.read("image_index")) == N_IMAGES
+
+
 def test_a_batch_that_a_person_keeps_out_does_not_join(again: Again) -> None:
     pipeline = again(refit={"exclude": ["monday"]})
     pipeline.send("monday", range(30))
@@ -386,7 +426,7 @@ def test_a_process_that_dies_while_files_take_their_places_loses_nothing(
         patch.setattr(versions, "accept", lambda *_: pytest.fail("killed"))
         assert not pipeline.run("refit").success
     assert pipeline.read("accepted_models")["version"] == 1
-    refit(pipeline)
+    assert refit(pipeline)["accepted"].all()  # it is finished, and what was decided is told
     assert pipeline.read("accepted_models")["version"] == 2
     assert len(pipeline.read("final", "vdc_type")) == N_IMAGES + 50
     assert not (pipeline.root / "Models" / "candidate").exists()
@@ -445,6 +485,42 @@ def test_what_labels_refer_to_outlives_its_version(again: Again) -> None:
     assert len(labels) == 20  # its model, which labelled monday, did not
 
 
+def test_a_version_that_was_cleaned_up_in_part_cannot_be_put_back(
+    grown_again: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = UPath(grown_again.root)
+    current = versions.accepted(root)
+    assert current is not None
+    before = versions.known_versions(root)[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "remove", lambda _: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            versions.clean(root, current, before, 0, ())
+    with pytest.raises(InputError, match="its results are not kept any more"):
+        versions.roll_back(root, 1)
+    assert versions.clean(root, current, before, 0, ()) == ["Models/versions/1"]
+    assert [path.name for path in (root / "Models" / "versions" / "1").iterdir()] == ["set.json"]
+
+
+def test_a_folder_on_another_disk_is_promoted_by_copying(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = type(UPath(tmp_path)).replace
+
+    def across_disks(self: UPath, target: UPath) -> UPath:
+        if not self.name.endswith(".link"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    source, target = UPath(tmp_path / "a" / "file"), UPath(tmp_path / "b" / "file")
+    source.parent.mkdir()
+    source.write_text("made")
+    monkeypatch.setattr(type(source), "replace", across_disks)
+    versions._move(source, target)
+    assert target.read_text() == "made"
+    assert not source.exists()
+
+
 def test_models_that_nothing_refers_to_go_when_their_version_does(again: Again) -> None:
     pipeline = again(retention={"versions": 0})
     models = [pipeline.read("accepted_models")["models"]["vdc_color"]]
@@ -461,6 +537,19 @@ def test_models_that_nothing_refers_to_go_when_their_version_does(again: Again) 
         for path in (pipeline.root / "Models" / "vdc_color").glob("model-*.json")
     }
     assert kept == set(models[1:])  # batches may be being labelled by the one before
+
+
+def test_earlier_contents_stay_while_labels_call_their_images_the_same(again: Again) -> None:
+    pipeline = again(retention={"contents": 0})
+    pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    first = facts_of(pipeline, "monday")["fingerprint"]
+    pipeline.send("tuesday", range(20))  # the same vectors
+    label(pipeline, "tuesday")
+    assert labels_of(pipeline, "tuesday")["duplicate_of"].str.contains("monday").all()
+    pipeline.send("monday", range(20, 40), noise=0.3)
+    label(pipeline, "monday")
+    assert (pipeline.root / "Init" / "batches" / "monday" / str(first)).is_dir()
 
 
 def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) -> None:
@@ -501,6 +590,17 @@ def test_a_batch_is_not_known_by_one_that_only_repeats_it(again: Again) -> None:
     (pipeline.root / "Final" / "batches" / "monday" / "batch.json").unlink()
     label(pipeline, "monday")
     assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
+
+
+def test_a_batch_that_was_mended_joins_after_a_rollback(grown_again: Pipeline) -> None:
+    pipeline = grown_again
+    versions.roll_back(UPath(pipeline.root), 1)
+    pipeline.send("monday", range(0, N_IMAGES, 3), noise=0.2)
+    label(pipeline, "monday")
+    assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
+    history = refit(pipeline)
+    assert history["accepted"].iloc[-1]
+    assert history["images_joined"].iloc[-1] == len(range(0, N_IMAGES, 3))
 
 
 def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(grown_again: Pipeline) -> None:

@@ -45,6 +45,24 @@ def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.Dagster
     assert status(instance, run) == dg.DagsterRunStatus.FAILURE
 
 
+def test_a_clock_that_is_set_kills_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = processes.identify(psutil.Process())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: 7.0)
+    assert processes.identify(psutil.Process()) == before
+
+
+def test_a_run_beside_another_is_refused(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IV_CONFIG", str(Path(__file__).parent.parent / "pipeline.yaml"))
+    monkeypatch.setattr(cli, "_draw_demo", lambda: None)
+    with processes.only_fit(instance):
+        assert cli.main(["run"]) == 1
+        assert "another run, a refit or a rollback is under way" in capsys.readouterr().err
+        assert cli.main(["rollback", "1"]) == 1
+        assert "a run or a refit is under way" in capsys.readouterr().err
+
+
 def test_a_run_that_is_run_again_is_not_taken_for_the_one_that_died(instance: dg.DagsterInstance) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         identity = processes.identify(psutil.Process(process.pid))

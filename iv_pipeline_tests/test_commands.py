@@ -14,6 +14,13 @@ import dagster as dg
 import numpy as np
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.remote_origin import (
+    ManagedGrpcPythonEnvCodeLocationOrigin,
+    RemotePartitionSetOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.remote_representation.external_data import partition_set_snap_name_for_job_name
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from iv_pipeline.automation.summaries import (
     BACKFILL_TAG,
@@ -257,9 +264,21 @@ class History:
 
 
 def a_backfill(
-    name: str, status: BulkActionStatus, assets: tuple[str, ...] | None = None
+    name: str,
+    status: BulkActionStatus,
+    assets: tuple[str, ...] | None = None,
+    job: str = "full_pipeline",
 ) -> PartitionBackfill:
+    """Of some assets, or of a job."""
+    place = ManagedGrpcPythonEnvCodeLocationOrigin(
+        loadable_target_origin=LoadableTargetOrigin(module_name="iv_pipeline")
+    )
+    repository = RemoteRepositoryOrigin(code_location_origin=place, repository_name="__repository__")
+    partitions = partition_set_snap_name_for_job_name(job)
     return PartitionBackfill(
+        partition_set_origin=RemotePartitionSetOrigin(
+            repository_origin=repository, partition_set_name=partitions
+        ),
         backfill_id=name,
         status=status,
         from_failure=False,
@@ -337,6 +356,13 @@ def test_several_backfills_that_ended_share_one_summary(history: History) -> Non
     asked, cursor = history.look()
     assert len(asked) == 1
     assert history.look(cursor)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "needed"), [("full_pipeline", True), ("recluster", True), ("label_batch", False)]
+)
+def test_a_backfill_of_a_job_needs_a_summary_if_it_makes_final(job: str, needed: bool) -> None:
+    assert needs_summary(a_backfill("x", BulkActionStatus.COMPLETED_SUCCESS, job=job)) is needed
 
 
 @pytest.mark.parametrize(

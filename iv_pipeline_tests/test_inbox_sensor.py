@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
+import pandas as pd
 import pytest
 from upath import UPath
 
 from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.automation.attempts import MAX_ATTEMPTS
-from iv_pipeline.automation.inbox import BATCH_TAG, notice_batches
+from iv_pipeline.automation.inbox import BATCH_TAG, build_inbox_sensor, notice_batches
 from iv_pipeline.automation.refits import build_refit_schedule, decide_on_refit
 from iv_pipeline.automation.reports import refresh_report
-from iv_pipeline.config import PipelineConfig, RefitConfig, Settings
+from iv_pipeline.config import InboxConfig, PipelineConfig, RefitConfig, Settings
 from iv_pipeline.errors import ConfigError
-from iv_pipeline.storage.layout import file_of
+from iv_pipeline.processes import only_fit
+from iv_pipeline.storage.layout import WATCH, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +76,7 @@ class Sensor:
         path.write_text(json.dumps(facts))
         drift = self.root / file_of("drift", request.tags[BATCH_TAG])
         drift.parent.mkdir(exist_ok=True)
-        drift.touch()
+        pd.DataFrame({"labelled_at": [facts["labelled_at"]]}).to_parquet(drift)
 
 
 @pytest.fixture
@@ -122,6 +124,21 @@ def test_a_batch_that_was_labelled_is_done_also_for_a_new_instance(sensor: Senso
     assert sensor.why() == "nothing new in the inbox"
     with dg.DagsterInstance.ephemeral() as another:
         assert not notice_batches(another, sensor.settings).run_requests
+
+
+def test_a_data_root_that_was_copied_labels_nothing_again(sensor: Sensor) -> None:
+    sensor.put("monday")
+    sensor.label(*sensor.look())
+    os.utime(sensor.root / file_of("drift", "monday"), (0, 0))  # copied before the labels
+    assert sensor.why() == "nothing new in the inbox"
+
+
+def test_labels_whose_drift_was_measured_of_others_are_not_done(sensor: Sensor) -> None:
+    sensor.put("monday")
+    sensor.label(*sensor.look())
+    path = sensor.root / file_of("labelled_batch", "monday")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labelled_at": "2026-01-02T00:00:00+00:00"}))
+    assert len(sensor.look()) == 1
 
 
 def test_a_batch_whose_run_died_before_its_drift_was_measured_is_not_done(sensor: Sensor) -> None:
@@ -200,6 +217,17 @@ def test_an_inbox_that_cannot_be_read_is_told_and_no_empty_one(
     assert sensor.why() == f"the inbox {sensor.root}/Inbox cannot be read (Permission denied): mend that"
 
 
+def test_a_disk_that_cannot_be_used_is_told_and_tried_again(sensor: Sensor) -> None:
+    sensor.put("monday")
+    (sensor.root / WATCH).mkdir(parents=True)  # where a file should be
+    inbox = build_inbox_sensor(InboxConfig())
+    context = dg.build_sensor_context(instance=sensor.instance, resources={"settings": sensor.settings})
+    skipped = inbox(context)
+    assert str(skipped.skip_reason.skip_message).startswith(f"{sensor.root / WATCH}: ")
+    (sensor.root / WATCH).rmdir()
+    assert inbox(context).run_requests
+
+
 # ── the schedule ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -214,6 +242,25 @@ def test_a_refit_does_not_start_beside_a_run_of_the_pipeline(sensor: Sensor) -> 
     found = decide_on_refit(sensor.instance, sensor.settings)
     assert isinstance(found, dg.SkipReason)
     assert "full_pipeline is under way" in str(found.skip_message)
+
+
+def test_a_refit_does_not_start_beside_assets_that_were_chosen_one_by_one(sensor: Sensor) -> None:
+    chosen = {"report": "skipped", "clusters": "full_pipeline", "labelled_batch": "skipped"}
+    for name, why in chosen.items():
+        with dg.DagsterInstance.ephemeral() as instance:
+            keys = frozenset({dg.AssetKey(name)})
+            instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=STARTED, asset_selection=keys))
+            found = str(decide_on_refit(instance, sensor.settings))
+            assert ("full_pipeline is under way" in found) is (why == "full_pipeline")
+
+
+def test_a_refit_does_not_start_beside_a_command_that_makes_a_fit(sensor: Sensor) -> None:
+    with only_fit(sensor.instance) as alone:
+        assert alone
+        with only_fit(sensor.instance) as another:
+            assert not another
+        assert "a fit is under way" in str(decide_on_refit(sensor.instance, sensor.settings))
+    assert "no batch" in str(decide_on_refit(sensor.instance, sensor.settings))
 
 
 def test_a_schedule_that_is_none_is_told() -> None:

@@ -3,6 +3,7 @@
 import dagster as dg
 import pandas as pd
 
+from iv_pipeline.assets.delivery import joined_batches
 from iv_pipeline.assets.model import labels_its_own_fit
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
@@ -24,8 +25,7 @@ def accepted_models(context: dg.AssetExecutionContext, settings: dg.ResourcePara
         context.log.warning("%s had not been finished: its files are in place now", done)
     before = accepted(root)
     models = _fitted_models(context, settings, before)
-    batches = () if before is None else before.batches
-    found = ModelSet(max(known_versions(root), default=0) + 1, models, batches)
+    found = ModelSet(max(known_versions(root), default=0) + 1, models, joined_batches(settings, before))
     if before is not None and before.says_the_same(found):
         found = before
     accept(root, found)

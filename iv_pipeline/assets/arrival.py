@@ -1,11 +1,12 @@
 """What a batch of the inbox holds: kept once, and compared with the images that are known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import dagster as dg
 import numpy as np
 import pandas as pd
+from upath import UPath
 
 from iv_pipeline.assets.delivery import open_batch, open_delivery
 from iv_pipeline.config import Settings
@@ -16,6 +17,7 @@ from iv_pipeline.storage.batches import (
     DUPLICATE_OF,
     StoredBatch,
     forget_contents,
+    kept_versions,
     labelled_facts,
     new_rows,
 )
@@ -43,18 +45,18 @@ def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) ->
     """
     root, folder = settings.data_root, settings.inbox / name
     last = next((facts["fingerprint"] for facts in labelled_facts(root) if facts["batch"] == name), None)
-    if not folder.is_dir():
-        if last is None:
-            raise DeliveryError(f"there is no batch {folder}: copy it there, and it is noticed")
-        return StoredBatch.of(root, name, last)
-    version = fingerprint_of(folder, settings.config.inbox.marker)
-    if version != context.run.tags.get(CONTENT_TAG, version):
+    asked = context.run.tags.get(CONTENT_TAG)
+    is_there = folder.is_dir()
+    version = fingerprint_of(folder, settings.config.inbox.marker) if is_there else last
+    if version is None:
+        raise DeliveryError(f"there is no batch {folder}: copy it there, and it is noticed")
+    if asked not in (None, version):
         raise ChangedBatchError(
             f"batch {folder} has changed since it was complete: nothing to do, it is labelled once it rests again"
         )
     batch = StoredBatch.of(root, name, version)
     # what has been labelled or has joined keeps its rows: they were compared with what was known then
-    if version != last and (name, version) not in joined_contents(settings):
+    if is_there and version != last and (name, version) not in joined_contents(settings):
         _keep(settings, batch)
     return batch
 
@@ -83,7 +85,11 @@ def _keep(settings: Settings, batch: StoredBatch) -> None:
 
 def _require_unchanged(settings: Settings, batch: StoredBatch, error: InputError | None = None) -> None:
     folder = settings.inbox / batch.name
-    if fingerprint_of(folder, settings.config.inbox.marker) != batch.version:
+    try:
+        unchanged = fingerprint_of(folder, settings.config.inbox.marker) == batch.version
+    except InputError:  # it went away, or its disk did
+        unchanged = False
+    if not unchanged:
         raise ChangedBatchError(
             f"batch {folder} changed while it was read: it is labelled once it rests again"
         ) from error
@@ -92,13 +98,13 @@ def _require_unchanged(settings: Settings, batch: StoredBatch, error: InputError
 def _known(settings: Settings, name: str) -> list[Images]:
     """The images of the fit set, and the new ones of other batches that have not joined it."""
     root = settings.data_root
+    models = accepted(root)  # first: what joins while this reads is counted among those that have not
+    joined = set() if models is None else set(models.batches)
     index = read_parquet(root / file_of("image_index"))
     if CONTENT not in index:
         index = index.assign(**{CONTENT: None})  # it was made by an earlier version
     read = _reader(lambda: _archive(settings))
     known = [Images(index, {}, read), *_with_vectors(settings, index, read)]
-    models = accepted(root)
-    joined = set() if models is None else set(models.batches)
     for facts in labelled_facts(root):
         if facts["batch"] != name and (facts["batch"], facts["fingerprint"]) not in joined:
             batch = StoredBatch.of(root, facts["batch"], facts["fingerprint"])
@@ -115,7 +121,7 @@ def _of_rows(batch: StoredBatch, descriptor: str, rows: np.ndarray) -> FitVector
 def _with_vectors(
     settings: Settings, index: pd.DataFrame, read: Callable[[str], bytes | None]
 ) -> list[Images]:
-    """The images of Init, by its own paths: the index may be of another fit, made anew or rolled back."""
+    """The images of the index by the rows of Init, which may be of another fit, made anew or rolled back."""
     paths = [settings.data_root / file_of("init", d) for d in settings.config.descriptors]
     tables = {
         d: read_table(path)
@@ -126,14 +132,14 @@ def _with_vectors(
     by_rows: dict[tuple[str, ...], list[str]] = {}
     for name, table in tables.items():
         by_rows.setdefault(tuple(table.column(IMAGE_PATH).to_pylist()), []).append(name)
-    return [
-        Images(
-            pd.DataFrame({IMAGE_PATH: rows, CONTENT: content.reindex(rows).to_numpy()}),
-            {name: partial(tables[name].vectors, "descriptor") for name in names},
-            read,
-        )
-        for rows, names in by_rows.items()
-    ]
+    known = []
+    for rows, names in by_rows.items():
+        there = np.isin(np.array(rows, dtype=object), content.index)
+        of_index = [path for path, is_there in zip(rows, there, strict=True) if is_there]
+        came = {name: partial(rows_of, tables[name].vectors("descriptor"), there) for name in names}
+        frame = pd.DataFrame({IMAGE_PATH: of_index, CONTENT: content.reindex(of_index).to_numpy()})
+        known.append(Images(frame, came, read))
+    return known
 
 
 def joined_contents(settings: Settings) -> set[tuple[str, str]]:
@@ -147,9 +153,19 @@ def forget_earlier(context: dg.AssetExecutionContext, settings: Settings, batch:
     """Remove what the batch held before, but for what its labels are of and what has joined a fit set."""
     root = settings.data_root
     needed = {batch.version, *(version for name, version in joined_contents(settings) if name == batch.name)}
-    needed |= {facts["fingerprint"] for facts in labelled_facts(root) if facts["batch"] == batch.name}
-    for version in forget_contents(root, batch.name, needed, settings.config.retention.contents):
-        context.log.info("no longer needed, removed: what batch %s held as %s", batch.name, version)
+    labelled = labelled_facts(root)
+    needed |= {facts["fingerprint"] for facts in labelled if facts["batch"] == batch.name}
+    needed |= _referred_to(root, batch.name, labelled)
+    for forgotten in forget_contents(root, batch.name, needed, settings.config.retention.contents):
+        context.log.info("no longer needed, removed: what batch %s held as %s", batch.name, forgotten)
+
+
+def _referred_to(root: UPath, name: str, labelled: Sequence[Mapping[str, str]]) -> set[str]:
+    """Versions of a batch with images that labels of other batches call the same as theirs."""
+    others = [StoredBatch.of(root, f["batch"], f["fingerprint"]) for f in labelled if f["batch"] != name]
+    named = {path for other in others for path in other.index[DUPLICATE_OF].dropna()}
+    kept = [StoredBatch.of(root, name, version) for version in kept_versions(root, name)]
+    return {batch.version for batch in kept if batch.index[IMAGE_PATH].isin(named).any()}
 
 
 def _archive(settings: Settings) -> ImageArchive | None:

@@ -11,17 +11,22 @@ from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.batches import StoredBatch
 from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.fit_set import FitSet
-from iv_pipeline.storage.versions import accepted
+from iv_pipeline.storage.versions import ModelSet, accepted
 
 
 def open_delivery(settings: Settings) -> FitSet:
     """The delivery and what has joined it since; files are opened when they are asked for."""
-    models = accepted(settings.data_root)
-    batches = () if models is None else models.batches
+    batches = joined_batches(settings, accepted(settings.data_root))
     return FitSet(
         Delivery(settings.delivery, settings.config.delivery, files_of(settings)),
         [StoredBatch.of(settings.data_root, *batch) for batch in batches],
     )
+
+
+def joined_batches(settings: Settings, models: ModelSet | None) -> tuple[tuple[str, str], ...]:
+    """Name and version of each batch that has joined a fit, but for those that are excluded by now."""
+    excluded = settings.config.refit.exclude
+    return () if models is None else tuple(batch for batch in models.batches if batch[0] not in excluded)
 
 
 def open_batch(settings: Settings, batch: str) -> Delivery:

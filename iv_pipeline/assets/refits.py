@@ -10,6 +10,7 @@ import pandas as pd
 
 from iv_pipeline.assets.candidate import Candidate, CheckFailedError
 from iv_pipeline.assets.clustering_trials import predictors_of
+from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import SideBySide
@@ -19,9 +20,9 @@ from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objection
 from iv_pipeline.learn.clustering import NOISE
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.processes import JOBS_OF_A_FIT, jobs_under_way
-from iv_pipeline.storage.batches import StoredBatch, labelled_facts, new_rows
-from iv_pipeline.storage.formats import read_csv, read_parquet
+from iv_pipeline.processes import JOBS_OF_A_FIT, jobs_under_way, only_fit
+from iv_pipeline.storage.batches import StoredBatch, labelled_facts
+from iv_pipeline.storage.formats import read_csv, read_parquet, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import read_model, version_of
 from iv_pipeline.storage.names import given_names
@@ -38,10 +39,17 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     One row for each refit and descriptor, the latest last: scores before and after, what became of the clusters,
     and why it was accepted or not.
     """
-    root = settings.data_root
     busy = jobs_under_way(context.instance, but=context.run.run_id, waiting=False) & JOBS_OF_A_FIT
-    if busy:
-        raise InputError(f"{', '.join(sorted(busy))} is under way: start the refit when it has ended")
+    with only_fit(context.instance) as alone:
+        if busy or not alone:
+            raise InputError(
+                f"{', '.join(sorted(busy)) or 'a fit'} is under way: start the refit when it has ended"
+            )
+        return _refit(context, settings)
+
+
+def _refit(context: dg.AssetExecutionContext, settings: Settings) -> Result:
+    root = settings.data_root
     if done := settle(root):
         context.log.warning("%s had not been finished: its files are in place now", done)
     models = accepted(root)
@@ -62,10 +70,15 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     )
     frame = frame[[*_FIRST, *(column for column in frame if column not in _FIRST)]]
     if is_accepted:
-        frame["version"] = _accept(context, candidate)
+        frame["version"] = max(known_versions(root), default=0) + 1
+    history = pd.concat([*_history(settings), frame], ignore_index=True)
+    if is_accepted:
+        write_csv(
+            history, candidate.root / file_of("refits")
+        )  # takes its place with the rest, whatever happens here
+        _accept(context, candidate, int(frame["version"].iloc[0]))
     else:
         _refuse(context, candidate, rows)
-    history = pd.concat([*_history(settings), frame], ignore_index=True)
     numbers = {
         "kept_share": frame["kept_share"].min(),
         **{f"score_{row['descriptor']}": row["score_after"] for row in rows.to_dict("records")},
@@ -111,14 +124,17 @@ def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, st
     made again once something else has come, too.
     """
     wanted = set(settings.config.descriptors)
-    joined = {name for name, _ in models.batches}
-    found = []
-    for facts in labelled_facts(settings.data_root):
-        key = (facts["batch"], facts["fingerprint"])
-        if facts["batch"] in joined | set(settings.config.refit.exclude) or not wanted <= set(facts["came"]):
-            continue
-        if new_rows(StoredBatch.of(settings.data_root, *key).index).any():
-            found.append(key)
+    stay = {*(name for name, _ in models.batches), *settings.config.refit.exclude}
+    came = [
+        StoredBatch.of(settings.data_root, facts["batch"], facts["fingerprint"])
+        for facts in labelled_facts(settings.data_root)
+        if facts["batch"] not in stay and wanted <= set(facts["came"])
+    ]
+    found = (
+        [(batch.name, batch.version) for batch in open_delivery(settings).with_new_images(came)]
+        if came
+        else []
+    )
     grown = (*models.batches, *found)
     rolled_back = any(known.batches == grown for known in known_versions(settings.data_root).values())
     return () if rolled_back else tuple(found)
@@ -181,10 +197,9 @@ def _accuracy(labels: np.ndarray, truth: pd.Series) -> float:
     return label_accuracy(labels, truth) if truth.notna().sum() > 1 else np.nan
 
 
-def _accept(context: dg.AssetExecutionContext, candidate: Candidate) -> int:
-    """Put the candidate in force; its version."""
+def _accept(context: dg.AssetExecutionContext, candidate: Candidate, version: int) -> None:
+    """Put the candidate in force."""
     settings = candidate.current
-    version = max(known_versions(settings.data_root), default=0) + 1
     models = {
         name: version_of(read_model(candidate.root / file_of("model", name)).fingerprint)
         for name in candidate.descriptors
@@ -204,7 +219,6 @@ def _accept(context: dg.AssetExecutionContext, candidate: Candidate) -> int:
     ):
         context.log.info("no longer needed, removed: %s", removed)
     context.log.info("the refit is accepted: version %d labels what comes", version)
-    return version
 
 
 def _refuse(context: dg.AssetExecutionContext, candidate: Candidate, rows: pd.DataFrame) -> None:

@@ -1,5 +1,7 @@
 """What notices batches in the inbox, and starts one run for each."""
 
+from collections.abc import Collection
+
 import dagster as dg
 
 from iv_pipeline.assets.arrival import CONTENT_TAG
@@ -7,8 +9,9 @@ from iv_pipeline.assets.stage import BATCHES
 from iv_pipeline.automation.attempts import next_attempt, run_key
 from iv_pipeline.config import OWN_FILE, InboxConfig, Settings
 from iv_pipeline.errors import InputError
-from iv_pipeline.processes import end_stale_runs, jobs_under_way
+from iv_pipeline.processes import end_stale_runs, jobs_under_way, only_fit
 from iv_pipeline.storage.batches import labelled_facts
+from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.inbox import Batch, Rules, Watch, look
 from iv_pipeline.storage.layout import WATCH, file_of
 from iv_pipeline.storage.versions import accepted, settle
@@ -28,11 +31,31 @@ def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
     )
     def inbox(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult:
         end_stale_runs(context.instance)
-        if "refit" not in jobs_under_way(context.instance) and (done := settle(settings.data_root)):
-            context.log.warning("%s had not been finished: its files are in place now", done)
-        return notice_batches(context.instance, settings)
+        try:
+            _finish(context, settings)
+            return notice_batches(context.instance, settings)
+        except OSError as error:  # a disk that is full, away or closed to us is told, and tried again
+            where = error.filename or settings.data_root
+            return dg.SensorResult(skip_reason=f"{where}: {error.strerror or error}: mend that")
 
     return inbox
+
+
+def _finish(context: dg.SensorEvaluationContext, settings: Settings) -> None:
+    """Finish what a process did not live to finish, unless somebody makes a fit: it would be theirs."""
+    with only_fit(context.instance) as alone:
+        if not alone or "refit" in jobs_under_way(context.instance):
+            return
+        if done := settle(settings.data_root):
+            context.log.warning("%s had not been finished: its files are in place now", done)
+            models = accepted(settings.data_root)
+            context.instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    "accepted_models",
+                    metadata={"version": models.version if models else 0},
+                    description=f"{done}, finished by the sensor",
+                )
+            )
 
 
 def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.SensorResult:
@@ -54,7 +77,7 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
         return dg.SensorResult(
             skip_reason=f"{len(batches)} batches wait for models: run the pipeline, summarise included, first"
         )
-    labelled = _done(settings)
+    labelled = _done(settings, {batch.name for batch in batches})
     requests, waiting = [], []
     for batch in batches:
         if batch.state != "complete":
@@ -74,14 +97,15 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
     )
 
 
-def _done(settings: Settings) -> dict[str, str]:
-    """Content of every batch that has been labelled, and whose drift has been measured after that."""
-    root = settings.data_root
+def _done(settings: Settings, names: Collection[str]) -> dict[str, str]:
+    """Content of each of some batches that has been labelled, and whose drift is of those labels."""
     done = {}
-    for facts in labelled_facts(root):
-        labels, drift = (root / file_of(asset, facts["batch"]) for asset in ("labelled_batch", "drift"))
-        if drift.exists() and drift.stat().st_mtime >= labels.stat().st_mtime:
-            done[facts["batch"]] = facts["fingerprint"]
+    for facts in labelled_facts(settings.data_root):
+        drift = settings.data_root / file_of("drift", facts["batch"])
+        if facts["batch"] in names and drift.exists():
+            measured = read_parquet(drift)["labelled_at"]  # times of files change where they are copied
+            if (measured == facts["labelled_at"]).all():
+                done[facts["batch"]] = facts["fingerprint"]
     return done
 
 

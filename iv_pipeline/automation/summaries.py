@@ -8,6 +8,8 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
 from iv_pipeline.processes import UNFINISHED
 
+MAKE_FINAL = ("full_pipeline", "recluster")
+"""Jobs with partitions, of which `final` is one of the assets."""
 BACKFILL_TAG = "dagster/backfill"
 PARTITION_TAG = "dagster/partition"
 _UNDER_WAY = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
@@ -45,9 +47,9 @@ def summarise_after_backfill(context: dg.SensorEvaluationContext) -> dg.SensorRe
 
 
 def needs_summary(backfill: PartitionBackfill) -> bool:
-    """Whether it makes `final` anew, and not the summary itself; jobs that can be backfilled all do."""
+    """Whether it makes `final` anew, and not the summary itself."""
     if backfill.asset_selection is None:
-        return True
+        return backfill.job_name in MAKE_FINAL
     selected = {key.to_user_string() for key in backfill.asset_selection}
     return "final" in selected and "summary" not in selected
 

@@ -127,6 +127,13 @@ class LabelledBatch:
     labels: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
+def kept_versions(data_root: UPath, name: str) -> list[str]:
+    """Versions of a batch that are kept, the oldest first."""
+    folder = (data_root / BATCH.format(batch=name, version="_")).parent
+    kept = [path for path in folder.iterdir() if (path / _INDEX).exists()] if folder.is_dir() else []
+    return [path.name for path in sorted(kept, key=_kept_at)]
+
+
 def forget_contents(data_root: UPath, name: str, needed: Collection[str], keep: int) -> list[str]:
     """Remove contents that a batch had before; their versions.
 

@@ -1,7 +1,7 @@
 """The fit set: the images that clusters are learnt from, those of the delivery and of batches that have joined.
 
 It only grows at its end: the delivery's images come first, in their order, then those of each batch, in the order
-in which they joined. Images that were known before are left out.
+in which they joined. Images that it has already are left out, whatever else they were known from when they came.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pandas as pd
 
 from iv_pipeline.engine import BATCH_ROWS
 from iv_pipeline.errors import DeliveryError
-from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch, new_rows
+from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch
 from iv_pipeline.storage.tables import IMAGE_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,14 +59,16 @@ class FitSet:
 
     @cached_property
     def _rows(self) -> list[NDArray[np.bool_]]:
-        """Which images of each batch join: those that were new when it came, and are in nothing before it."""
+        """Which images of each batch join: those that are in nothing before it, by their path or another."""
         known = set(self.delivery.paths)
-        rows = []
+        return [_join(known, batch) for batch in self.batches]
+
+    def with_new_images(self, batches: Iterable[StoredBatch]) -> list[StoredBatch]:
+        """Those of some batches that have images which neither this fit set nor one before them has."""
+        known = set(self.delivery.paths)
         for batch in self.batches:
-            paths = batch.index[IMAGE_PATH]
-            rows.append(new_rows(batch.index) & ~paths.isin(known).to_numpy())
-            known.update(paths)
-        return rows
+            _join(known, batch)
+        return [batch for batch in batches if _join(known, batch).any()]
 
     def image_index(self) -> pd.DataFrame:
         """One row an image, as `iv_pipeline.storage.delivery.Delivery.image_index` says, and `content`.
@@ -101,6 +103,11 @@ class FitSet:
         matrix = self.delivery.matrix(descriptor)
         parts: list[_Rows] = [_Matrix(matrix)]
         for batch, rows in zip(self.batches, self._rows, strict=True):
+            if descriptor not in batch.descriptors:
+                raise DeliveryError(
+                    f"batch {batch.name} has joined the fit without {descriptor}: name it under refit.exclude, "
+                    "and deliver its images again under another name with all descriptors"
+                )
             column = batch.vectors(descriptor)
             if column.shape[1] != matrix.shape[1]:
                 raise DeliveryError(
@@ -127,6 +134,19 @@ class FitSet:
             return None
         archives[0].others = tuple(archives[1:])
         return archives[0]
+
+
+def _join(known: set[str], batch: StoredBatch) -> NDArray[np.bool_]:
+    """Which images of a batch join what is `known` by path, shape ``(n_images,)``; they are known from then on.
+
+    An image that was found to be the same as another joins if the other has not: it may be of a batch that cannot.
+    """
+    paths = batch.index[IMAGE_PATH]
+    one_of = batch.index[DUPLICATE_OF].fillna(paths)
+    join: NDArray[np.bool_] = ~(paths.isin(known) | one_of.isin(known) | one_of.duplicated()).to_numpy(bool)
+    known.update(paths)
+    known.update(one_of)
+    return join
 
 
 def rows_of(column: VectorColumn, rows: NDArray[np.bool_]) -> FitVectors:

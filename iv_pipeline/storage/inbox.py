@@ -70,7 +70,13 @@ class Watch:
 
     @classmethod
     def load(cls, path: UPath) -> Watch:
-        """What was stored at `path`; nothing if there is none, or it is damaged: then all is looked at anew."""
+        """What was stored at `path`; nothing if there is none, or it is damaged: then all is looked at anew.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             return cls(stored["seen"], stored["digests"])

@@ -56,7 +56,7 @@ MODEL_SET = "Models/versions/{version}"
 CANDIDATE = "Models/candidate"
 """Data root of a refit until it is decided on."""
 
-WATCH = "Inbox/.watch.json"
+WATCH = "Init/inbox.json"
 """What the sensor has seen of the inbox."""
 
 ATLAS = "Atlas/{descriptor}.parquet"

@@ -6,6 +6,7 @@ had joined the fit set. It is replaced as a whole: whoever reads it once has mod
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -189,16 +190,30 @@ def files_below(folder: UPath, prefix: str = "") -> Iterator[str]:
 
 def _move(source: UPath, target: UPath) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    if is_local(source):
-        source.replace(target)
-    else:
+    if not is_local(source):
         source.fs.mv(source.path, target.path)
+        return
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        link(source, target)  # a folder of the data root lies on another disk: a copy, as a whole
+        source.unlink()
 
 
 def results_kept(data_root: UPath, version: int) -> bool:
     """Whether a version can be put back."""
-    folder = data_root / MODEL_SET.format(version=version)
-    return any((folder / file).exists() for file in results(known_versions(data_root)[version].models))
+    return bool(read_json(data_root / MODEL_SET.format(version=version) / _SET).get("results_kept", True))
+
+
+def _has_results(folder: UPath) -> bool:
+    return any(path.name != _SET for path in folder.iterdir())
+
+
+def _close(folder: UPath) -> None:
+    """Say that a version cannot be put back any more."""
+    write_json({**read_json(folder / _SET), "results_kept": False}, folder / _SET)
 
 
 def clean(
@@ -227,10 +242,11 @@ def clean(
     removed: list[str] = []
     for version in known:
         folder = data_root / MODEL_SET.format(version=version)
-        if version not in with_results:
+        if version not in with_results and _has_results(folder):
+            _close(folder)  # first: with some of its files it would put back half a fit
             for path in [p for p in folder.iterdir() if p.name != _SET]:
                 remove(path)
-                removed.append(f"{MODEL_SET.format(version=version)}/{path.name}")
+            removed.append(MODEL_SET.format(version=version))
     needed = [known[v] for v in known if v in {*with_results, *referred, *last}] + [current]
     for name in {name for models in known.values() for name in models.models}:
         kept = {models.models[name] for models in needed if name in models.models}
