@@ -59,7 +59,8 @@ def _measure(
             min(missing),
         )
     known = set(before[IMAGE_PATH]) - missing if len(before) else set()
-    fresh = measure_images([path for path in paths if path not in missing | known], archive.read)
+    done = missing | known
+    fresh = measure_images([path for path in paths if path not in done], archive.read)
     fresh[CONTENT] = pd.Series([archive.content_of(path) for path in fresh[IMAGE_PATH]], dtype="str")
     fresh["measured_by"] = MEASUREMENT
     if known:
