@@ -20,7 +20,7 @@ from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objection
 from iv_pipeline.learn.clustering import NOISE
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.processes import JOBS_OF_A_FIT, jobs_under_way, only_fit
+from iv_pipeline.processes import JOBS_OF_A_FIT, end_stale_runs, jobs_under_way, only_fit
 from iv_pipeline.storage.batches import StoredBatch, labelled_facts
 from iv_pipeline.storage.formats import read_csv, read_parquet, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
@@ -39,6 +39,7 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     One row for each refit and descriptor, the latest last: scores before and after, what became of the clusters,
     and why it was accepted or not.
     """
+    end_stale_runs(context.instance)
     busy = jobs_under_way(context.instance, but=context.run.run_id, waiting=False) & JOBS_OF_A_FIT
     with only_fit(context.instance) as alone:
         if busy or not alone:
