@@ -69,6 +69,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: opens Dagster's UI or the report in a browser")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the longest modules, which wait for a daemon or run whole pipelines: short ones fill the rest."""
+    waiting = {item.path for item in items if item.get_closest_marker("daemon")}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: (item.path not in waiting, item.path.parent != here))
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A data root, the delivery that fills it and the configuration; runs jobs in this process."""

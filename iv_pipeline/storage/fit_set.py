@@ -143,7 +143,9 @@ def _join(known: set[str], batch: StoredBatch) -> NDArray[np.bool_]:
     """
     paths = batch.index[IMAGE_PATH]
     one_of = batch.index[DUPLICATE_OF].fillna(paths)
-    join: NDArray[np.bool_] = ~(paths.isin(known) | one_of.isin(known) | one_of.duplicated()).to_numpy(bool)
+    # the set may be a hundred times as large as the batch: asked, it need not be copied
+    is_new = [path not in known and same not in known for path, same in zip(paths, one_of, strict=True)]
+    join: NDArray[np.bool_] = np.array(is_new, bool) & ~one_of.duplicated().to_numpy(bool)
     known.update(paths)
     known.update(one_of)
     return join
