@@ -87,7 +87,11 @@ def write_atlas_table(settings: Settings, descriptor: str) -> UPath:
     for stage, file in zip(STAGES, made_of, strict=True):
         if not file.exists():
             raise MissingStageError(f"{file} is not there: materialise '{stage}' of {descriptor} first")
-    if path.exists() and path.stat().st_mtime > max(file.stat().st_mtime for file in made_of):
+    if (
+        path.exists()
+        and path.stat().st_mtime > max(file.stat().st_mtime for file in made_of)
+        and _is_whole(path)
+    ):
         return path
     index, final, projection, neighbors = (FORMATS[file.suffix].read(file) for file in made_of)
     frame = final.merge(index[[IMAGE_PATH, *[c for c in index if c.startswith("label")]]], on=IMAGE_PATH)
@@ -98,6 +102,11 @@ def write_atlas_table(settings: Settings, descriptor: str) -> UPath:
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(frame, graph, open_delivery(settings).archive(), path)
     return path
+
+
+def _is_whole(path: UPath) -> bool:
+    """Whether a table has the columns that are asked for; earlier ones had not."""
+    return "pagerank" in pq.read_schema(str(path)).names
 
 
 def _pagerank(graph: NeighborGraph) -> list[float]:

@@ -22,6 +22,8 @@ START_SECONDS = 300
 
 JOBS_OF_A_FIT = {"prepare", "full_pipeline", "recluster", "summarise", "refit"}
 """None of them may run beside a refit: they make what it begins with."""
+MOMENT = 5.0
+"""Seconds for which a fit waits for whoever looks whether there is one."""
 IMPLICIT_JOB = "__ASSET_JOB"
 """Of assets that were chosen one by one."""
 JOB_OF_ASSET = {
@@ -83,14 +85,15 @@ def _jobs_of(run: dg.DagsterRun) -> set[str]:
 
 
 @contextlib.contextmanager
-def only_fit(instance: dg.DagsterInstance) -> Iterator[bool]:
+def only_fit(instance: dg.DagsterInstance, wait: float = 0) -> Iterator[bool]:
     """Whether no other process makes or puts back a fit; none will, as long as the block lasts.
 
     What looks at runs alone would miss the moment between two runs of one command. The lock goes with its process.
+    `wait` is for how many seconds it is asked for: the sensor holds it for a moment at every look.
     """
     lock = filelock.FileLock(Path(instance.root_directory) / "fit.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait)
     except filelock.Timeout:
         yield False
         return

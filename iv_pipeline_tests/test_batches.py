@@ -390,8 +390,18 @@ def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
     vectors.unlink()
     said = reasons(grown_again.run("prepare"))["views"]
     assert "batch monday has joined the fit without vdc_color: name it under refit.exclude" in said
+    said = reasons(pipeline.run("refit"))["refits"]
+    assert said.startswith(
+        "monday has joined the fit and is excluded by now: run the pipeline once without it"
+    )
+    assert pipeline.materialise("accepted_models").success
+    assert pipeline.read("accepted_models")["batches"] != []  # the fit in force is with it still
     assert pipeline.run("prepare").success
     assert len(pipeline.read("image_index")) == N_IMAGES
+    said = reasons(pipeline.run("summarise"))["summary"]
+    assert said.endswith("was made of other images than image_index: run full_pipeline for it again")
+    assert pipeline.materialise("accepted_models").success
+    assert pipeline.read("accepted_models")["batches"] == []
 
 
 def test_a_batch_that_a_person_keeps_out_does_not_join(again: Again) -> None:
@@ -506,6 +516,8 @@ def test_a_version_that_was_cleaned_up_in_part_cannot_be_put_back(
         versions.roll_back(root, 1)
     assert versions.clean(root, current, before, 0, ()) == ["Models/versions/1"]
     assert [path.name for path in (root / "Models" / "versions" / "1").iterdir()] == ["set.json"]
+    versions.write_json(before.to_facts(), root / "Models" / "versions" / "1" / "set.json")
+    assert not versions.results_kept(root, 1)
 
 
 def test_a_folder_on_another_disk_is_promoted_by_copying(

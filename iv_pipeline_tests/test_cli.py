@@ -56,6 +56,7 @@ def test_a_run_beside_another_is_refused(
 ) -> None:
     monkeypatch.setenv("IV_CONFIG", str(Path(__file__).parent.parent / "pipeline.yaml"))
     monkeypatch.setattr(cli, "_draw_demo", lambda: None)
+    monkeypatch.setattr(processes, "MOMENT", 0.1)
     with processes.only_fit(instance):
         assert cli.main(["run"]) == 1
         assert "another run, a refit or a rollback is under way" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -254,7 +255,10 @@ def test_a_refit_does_not_start_beside_assets_that_were_chosen_one_by_one(sensor
             assert ("full_pipeline is under way" in found) is (why == "full_pipeline")
 
 
-def test_a_refit_does_not_start_beside_a_command_that_makes_a_fit(sensor: Sensor) -> None:
+def test_a_refit_does_not_start_beside_a_command_that_makes_a_fit(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("iv_pipeline.automation.refits"), "MOMENT", 0.1)
     with only_fit(sensor.instance) as alone:
         assert alone
         with only_fit(sensor.instance) as another:

@@ -3,14 +3,15 @@
 import dagster as dg
 import pandas as pd
 
-from iv_pipeline.assets.delivery import joined_batches
+from iv_pipeline.assets.delivery import joined_batches, open_delivery
 from iv_pipeline.assets.model import labels_its_own_fit
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.storage.batches import labelled_facts
+from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.models import read_facts, read_model, version_of
-from iv_pipeline.storage.tables import read_table
+from iv_pipeline.storage.tables import IMAGE_PATH, read_table
 from iv_pipeline.storage.versions import ModelSet, accept, accepted, clean, known_versions, settle
 
 
@@ -25,7 +26,7 @@ def accepted_models(context: dg.AssetExecutionContext, settings: dg.ResourcePara
         context.log.warning("%s had not been finished: its files are in place now", done)
     before = accepted(root)
     models = _fitted_models(context, settings, before)
-    found = ModelSet(max(known_versions(root), default=0) + 1, models, joined_batches(settings, before))
+    found = ModelSet(max(known_versions(root), default=0) + 1, models, _batches(settings, before))
     if before is not None and before.says_the_same(found):
         found = before
     accept(root, found)
@@ -41,6 +42,16 @@ def accepted_models(context: dg.AssetExecutionContext, settings: dg.ResourcePara
             "models": dg.MetadataValue.md(pd.DataFrame(rows).to_markdown(index=False)),
         },
     )
+
+
+def _batches(settings: Settings, before: ModelSet | None) -> tuple[tuple[str, str], ...]:
+    """The batches that the last fit was made of: excluded ones leave when the image index is made anew."""
+    joined = () if before is None else before.batches
+    remaining = joined_batches(settings, before)
+    if remaining == joined:
+        return joined
+    index = read_parquet(settings.data_root / file_of("image_index"))
+    return remaining if index[IMAGE_PATH].to_list() == open_delivery(settings).paths else joined
 
 
 def _fitted_models(

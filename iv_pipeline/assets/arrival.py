@@ -134,7 +134,7 @@ def _with_vectors(
         by_rows.setdefault(tuple(table.column(IMAGE_PATH).to_pylist()), []).append(name)
     known = []
     for rows, names in by_rows.items():
-        there = np.isin(np.array(rows, dtype=object), content.index)
+        there = pd.Index(rows).isin(content.index)
         of_index = [path for path, is_there in zip(rows, there, strict=True) if is_there]
         came = {name: partial(rows_of, tables[name].vectors("descriptor"), there) for name in names}
         frame = pd.DataFrame({IMAGE_PATH: of_index, CONTENT: content.reindex(of_index).to_numpy()})

@@ -6,6 +6,7 @@ import pandas as pd
 
 from iv_pipeline.assets.clusters import changes_of
 from iv_pipeline.assets.delivery import gallery, open_delivery
+from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
@@ -152,6 +153,8 @@ def summary(
 
     Where true labels exist, how well its clusters label is shown beside; it takes no part in the rank.
     """
+    for name, table in final.items():
+        require_same_images(image_index, table[IMAGE_PATH], name)
     winners = {name: trials[trials["won"]].iloc[0] for name, trials in clustering_trials.items()}
     frame = rank_descriptors(winners, {name: settings.config.blocks(name) for name in winners})
     shares = {name: table["is_outlier"].mean() for name, table in final.items()}

@@ -7,6 +7,8 @@ import pandas as pd
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.errors import InputError
+from iv_pipeline.storage.tables import IMAGE_PATH
 
 VEHICLE = "vehicle_id"
 """Column of the vehicle that an image shows, where the paths carry one."""
@@ -41,6 +43,18 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
 
 def _known(frame: pd.DataFrame, column: str) -> int:
     return int(frame[column].notna().sum()) if column in frame else 0
+
+
+def require_same_images(image_index: pd.DataFrame, paths: "pd.Series[str]", what: str) -> None:
+    """Refuse to go on from what was made of other images.
+
+    Raises
+    ------
+    InputError
+        If `what` has other `paths` than the index.
+    """
+    if image_index[IMAGE_PATH].to_list() != paths.to_list():
+        raise InputError(f"{what} was made of other images than image_index: run full_pipeline for it again")
 
 
 def identities_of(image_index: pd.DataFrame) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from iv_pipeline.assets.clusters import CORE_DISTANCE, rules_of
 from iv_pipeline.assets.final import cluster_names
+from iv_pipeline.assets.image_index import identities_of, require_same_images
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
@@ -19,7 +20,7 @@ from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.labelling import NOVELTY, REFERENCE, ROWS, VECTORS, under, unpack_labeller
 from iv_pipeline.learn.drift import reference_of
 from iv_pipeline.learn.labelling import labels_of
-from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty
+from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty, scored_rows
 from iv_pipeline.learn.representation import pack_fit
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.layout import file_of
@@ -34,12 +35,13 @@ LEAST_AGREEMENT = 0.97
     group="results",
     kinds=("numpy", "json"),
     heavy=True,
-    code_version="2",
+    code_version="3",
     checks={"labels_its_own_fit": "Do images of the fit get the clusters of the fit?"},
 )
 def model(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
+    image_index: pd.DataFrame,
     init: VectorTable,
     statistics: dict[str, np.ndarray],
     clustering_trials: pd.DataFrame,
@@ -49,16 +51,24 @@ def model(
 ) -> Result:
     """Scaler, components, clusters, names and outlier thresholds as arrays and JSON; labels new images."""
     config, partition = settings.config, context.partition_key
+    require_same_images(image_index, clusters.column(IMAGE_PATH).to_pandas(), partition)
     winner = winner_of(clustering_trials)
     rules = rules_of(clusters, partition)
     algorithms = sorted({key.partition("/")[0] for key in rules if "/" in key})
-    novelty, vectors = _what_is_known(settings, init, representation)
+    novelty, known_rows, vectors = _what_is_known(settings, init, representation)
     cluster = clusters.column("cluster").to_numpy()
+    reference = reference_of(
+        cluster,
+        novelty.scores,
+        config.outliers.unknown,
+        identities_of(image_index),
+        known_rows[scored_rows(len(known_rows), config.seed)],
+    )
     arrays = {
         **rules,
         **vectors,
         **under(NOVELTY, novelty.to_arrays()),
-        **under(REFERENCE, reference_of(cluster, novelty.scores, config.outliers.unknown).to_arrays()),
+        **under(REFERENCE, reference.to_arrays()),
         **_rows(representation, clusters, rules),
     }
     names = cluster_names(settings, partition, cluster_profiles)
@@ -95,19 +105,20 @@ def model(
 
 def _what_is_known(
     settings: Settings, init: VectorTable, representation: VectorTable
-) -> tuple[Novelty, dict[str, np.ndarray]]:
-    """How far out a row lies, and what turns raw rows into those that were clustered."""
+) -> tuple[Novelty, np.ndarray, dict[str, np.ndarray]]:
+    """How far out a row lies, which rows say so, and what makes of raw rows those that were clustered."""
     config = settings.config
     reduction, parts = fit_of(representation)
     fit = under(VECTORS, pack_fit(reduction, parts))
     vectors = representation.vectors("vectors").to_array()
     if "source" in representation.vector_columns:
         source = representation.vectors("source").to_array()
-        landmarks = finite_rows(source)
-        known = source[landmarks]
-        fit |= under(VECTORS, {"source": known, "embedding": vectors[landmarks]})
+        rows = np.flatnonzero(finite_rows(source))
+        known = source[rows]
+        fit |= under(VECTORS, {"source": known, "embedding": vectors[rows]})
     else:
-        known = vectors[finite_rows(vectors)]
+        rows = np.flatnonzero(finite_rows(vectors))
+        known = vectors[rows]
     n_rows = len(known)
     if reduction.unit_blocks:  # rows of one length do not say how long they were
         usable = np.flatnonzero(finite_rows(vectors))
@@ -121,7 +132,7 @@ def _what_is_known(
         seed=config.seed,
         n_rows=n_rows,
     )
-    return novelty, fit
+    return novelty, rows, fit
 
 
 def _rows(

@@ -20,7 +20,7 @@ from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objection
 from iv_pipeline.learn.clustering import NOISE
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.processes import JOBS_OF_A_FIT, end_stale_runs, jobs_under_way, only_fit
+from iv_pipeline.processes import JOBS_OF_A_FIT, MOMENT, end_stale_runs, jobs_under_way, only_fit
 from iv_pipeline.storage.batches import StoredBatch, labelled_facts
 from iv_pipeline.storage.formats import read_csv, read_parquet, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
@@ -41,7 +41,7 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     """
     end_stale_runs(context.instance)
     busy = jobs_under_way(context.instance, but=context.run.run_id, waiting=False) & JOBS_OF_A_FIT
-    with only_fit(context.instance) as alone:
+    with only_fit(context.instance, wait=MOMENT) as alone:
         if busy or not alone:
             raise InputError(
                 f"{', '.join(sorted(busy)) or 'a fit'} is under way: start the refit when it has ended"
@@ -121,9 +121,19 @@ def _compared(candidate: Candidate) -> pd.DataFrame:
 def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, str], ...]:
     """Name and version of each batch that can join: labelled, with all descriptors, and with new images.
 
-    None, if the fit that they would make has been made and is not in force: a person has rolled it back, and it is
-    made again once something else has come, too.
+    None, if the fit that they would make has been made after the one in force: a person has rolled it back, and it
+    is made again once something else has come, too.
+
+    Raises
+    ------
+    InputError
+        If a batch that has joined is excluded by now, or the delivery cannot be used.
     """
+    if left := {name for name, _ in models.batches} & set(settings.config.refit.exclude):
+        raise InputError(
+            f"{', '.join(sorted(left))} has joined the fit and is excluded by now: run the pipeline once without "
+            "it ('make run') before the next refit"
+        )
     wanted = set(settings.config.descriptors)
     stay = {*(name for name, _ in models.batches), *settings.config.refit.exclude}
     came = [
@@ -137,7 +147,8 @@ def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, st
         else []
     )
     grown = (*models.batches, *found)
-    rolled_back = any(known.batches == grown for known in known_versions(settings.data_root).values())
+    later = [known for known in known_versions(settings.data_root).values() if known.version > models.version]
+    rolled_back = any(known.batches == grown for known in later)
     return () if rolled_back else tuple(found)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, stats
+from scipy import stats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,19 +27,19 @@ class Reference:
     Attributes
     ----------
     clusters, images
-        Number of each cluster, and how many images of the fit it has, shape ``(n_clusters,)``.
+        Number of each cluster, and how many images of the fit it has by their weights, shape ``(n_clusters,)``.
     edges
         Outlier scores between the tenths of the fit, ascending, each once, shape ``(n_edges,)``.
     scored
-        Images of the fit between them, shape ``(n_edges + 1,)``.
+        Images of the fit between them by their weights, shape ``(n_edges + 1,)``.
     unknown
         Share of the fit that lies beyond what is known.
     """
 
     clusters: NDArray[np.int64]
-    images: NDArray[np.int64]
+    images: NDArray[np.float64]
     edges: NDArray[np.float64]
-    scored: NDArray[np.int64]
+    scored: NDArray[np.float64]
     unknown: float
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -68,8 +68,23 @@ class Reference:
         return _bins(self.edges, scores)
 
 
+def _units_of(vehicles: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which vehicle each image is of, from 0, and what it counts: all photos of a vehicle as much as one vehicle.
+
+    Photos of a vehicle are alike: a sample of images scatters like a sample of vehicles, and a burst of many
+    photos of one must not outweigh all others. An image of an unknown vehicle (−1) counts as one.
+    """
+    codes = np.where(vehicles < 0, vehicles.max(initial=0) + 1 + np.arange(len(vehicles)), vehicles)
+    _, units, photos = np.unique(codes, return_inverse=True, return_counts=True)
+    return units.astype(np.int64), 1 / photos[units]
+
+
 def reference_of(
-    clusters: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]], unknown: float
+    clusters: NDArray[np.integer[Any]],
+    scores: NDArray[np.floating[Any]],
+    unknown: float,
+    vehicles: NDArray[np.integer[Any]] | None = None,
+    scored: NDArray[np.integer[Any]] | None = None,
 ) -> Reference:
     """What to hold later images against.
 
@@ -81,98 +96,54 @@ def reference_of(
         How far out images of the fit lie, as later ones will be scored, shape ``(n_scores,)``.
     unknown
         Share of the fit beyond what is known.
+    vehicles
+        Code of the vehicle of each image of the fit, −1 where unknown, as all are if this is None.
+    scored
+        Rows of the fit that `scores` are of; the first ones if this is None.
     """
-    numbers, images = np.unique(clusters[clusters >= 0], return_counts=True)
+    units, weights = _units_of(np.full(len(clusters), -1) if vehicles is None else vehicles)
+    rows = np.flatnonzero(clusters >= 0)
+    numbers, places = np.unique(clusters[rows], return_inverse=True)
+    images = _counts(places, weights[rows], len(numbers))
     edges = np.unique(np.quantile(scores.astype(np.float64), np.arange(1, N_BINS) / N_BINS))
-    scored = np.bincount(_bins(edges, scores), minlength=len(edges) + 1).astype(np.int64)
-    return Reference(numbers.astype(np.int64), images.astype(np.int64), edges, scored, unknown)
+    sample = np.arange(len(scores)) if scored is None else scored
+    of_vehicles = np.bincount(units[sample], weights[sample])
+    # together as many as vehicles of equal weight that would scatter as much (Kish's effective size)
+    each = weights[sample] * of_vehicles.sum() / (of_vehicles**2).sum()
+    between = _counts(_bins(edges, scores), each, len(edges) + 1)
+    return Reference(numbers.astype(np.int64), images, edges, between, unknown)
+
+
+def _counts(
+    classes: NDArray[np.integer[Any]], weights: NDArray[np.float64], n_classes: int
+) -> NDArray[np.float64]:
+    return np.bincount(classes, weights, n_classes).astype(np.float64)
 
 
 def _bins(edges: NDArray[np.float64], scores: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     return np.searchsorted(edges, scores.astype(np.float64), side="left").astype(np.int64)
 
 
-def population_stability_index(
-    expected: NDArray[np.integer[Any]], found: NDArray[np.integer[Any]], draw: float = 1.0
-) -> float:
+def population_stability_index(expected: NDArray[Any], found: NDArray[Any]) -> float:
     """How much two tables of counts over the same classes differ, whatever their totals.
 
-    The sum over the classes of ``(q - p) ln(q / p)``, Jeffreys' divergence of the shares p and q; half a `draw` of
-    images (`Spread.scale`) is added to every class, so that an empty one makes it large and not infinite. Rules of
-    thumb call less than 0.1 stable and more than 0.25 a shift (Siddiqi, Credit Risk Scorecards, 2006).
+    The sum over the classes of ``(q - p) ln(q / p)``, Jeffreys' divergence of the shares p and q; a half is added
+    to every count, so that an empty class makes it large and not infinite. Rules of thumb call less than 0.1
+    stable and more than 0.25 a shift (Siddiqi, Credit Risk Scorecards, 2006).
     """
-    half = draw / 2
-    p, q = ((counts + half) / (counts.sum() + half * len(counts)) for counts in (expected, found))
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (expected, found))
     return float(((q - p) * np.log(q / p)).sum())
 
 
-@dataclass(frozen=True)
-class Spread:
-    """How widely the counts of a sample scatter: as `scale` times chi square with `freedom` degrees of freedom.
-
-    Of images that were drawn one by one `scale` is 1 and `freedom` the number of classes less one.
-    """
-
-    scale: float
-    freedom: float
-
-
-def spread_of(
-    classes: NDArray[np.integer[Any]], n_classes: int, vehicles: NDArray[np.integer[Any]]
-) -> Spread:
-    """How widely the counts of images scatter that came vehicle by vehicle.
-
-    Photos of a vehicle are alike, so that many photos of few vehicles tell little. The covariance of the shares is
-    that of whole vehicles drawn at random; Pearson's statistic is then a sum of chi squares weighted by the
-    eigenvalues of that covariance over the one of single images (Rao, Scott, The analysis of categorical data from
-    complex sample surveys, 1981), with mean and variance as here (Satterthwaite's approximation).
-
-    Parameters
-    ----------
-    classes
-        Of each image, from 0, shape ``(n_images,)``.
-    n_classes
-        How many there are.
-    vehicles
-        Code of the vehicle of each image, shape ``(n_images,)``; −1 where unknown: an image by itself.
-    """
-    n = len(classes)
-    drawn_singly = Spread(1.0, max(n_classes - 1, 1))
-    unknown = vehicles < 0
-    codes = np.where(unknown, vehicles.max(initial=0) + 1 + np.arange(n), vehicles)
-    _, units, sizes = np.unique(codes, return_inverse=True, return_counts=True)
-    if n == 0 or len(sizes) == n:
-        return drawn_singly
-    if len(sizes) == 1:
-        return Spread(float(n), drawn_singly.freedom)  # one vehicle, one draw
-    counts = sparse.coo_array((np.ones(n), (units, classes)), shape=(len(sizes), n_classes)).tocsr()
-    shares = counts.sum(axis=0) / n
-    crossed = np.outer(counts.T @ sizes, shares)
-    squared = (
-        (counts.T @ counts).toarray() - crossed - crossed.T + (sizes**2).sum() * np.outer(shares, shares)
-    )
-    weights = np.sqrt(np.outer(shares, shares))
-    covariance = np.divide(squared, weights, out=np.zeros_like(weights), where=weights > 0)
-    covariance *= len(sizes) / (len(sizes) - 1) / n
-    total, squares = float(np.trace(covariance)), float((covariance**2).sum())
-    if total <= drawn_singly.freedom:
-        return drawn_singly
-    return Spread(squares / total, total**2 / squares)
-
-
-def index_by_chance(
-    expected: NDArray[np.integer[Any]], found: NDArray[np.integer[Any]], spread: Spread | None = None
-) -> float:
+def index_by_chance(expected: NDArray[Any], found: NDArray[Any]) -> float:
     """What the population stability index of two samples of one population hardly ever exceeds.
 
     It is distributed as ``(1 / n + 1 / m)`` times chi square with as many degrees of freedom as there are classes
     less one (Yurdakul, Naranjo, Statistical properties of the population stability index, 2020): over 50 clusters
-    a small batch exceeds any rule of thumb by chance. `spread` says how samples scatter that were not drawn image
-    by image; that of the later sample holds for both.
+    a small batch exceeds any rule of thumb by chance.
     """
-    n, m = max(int(expected.sum()), 1), max(int(found.sum()), 1)
-    spread = spread or Spread(1.0, max(len(expected) - 1, 1))
-    return float((1 / n + 1 / m) * spread.scale * stats.chi2.ppf(1 - BY_CHANCE, spread.freedom))
+    n, m = max(float(expected.sum()), 1.0), max(float(found.sum()), 1.0)
+    return float((1 / n + 1 / m) * stats.chi2.ppf(1 - BY_CHANCE, max(len(expected) - 1, 1)))
 
 
 @dataclass(frozen=True)
@@ -191,7 +162,7 @@ class Limits:
     refused: float
 
 
-def _mean_place(counts: NDArray[np.int64]) -> float:
+def _mean_place(counts: NDArray[np.float64]) -> float:
     """Mean number of the class, for classes in an order."""
     return float(np.average(np.arange(len(counts)), weights=counts)) if counts.any() else 0.0
 
@@ -227,22 +198,24 @@ def measure_drift(
     usable, of_vehicle = labels[is_usable], of_vehicle[is_usable]
     n = len(usable)
     is_refused = usable["status"].str.startswith("unknown").to_numpy(bool)
+    _, weights = _units_of(of_vehicle)
     places = pd.Index(reference.clusters).get_indexer(pd.Index(usable["cluster"]))
     inside = places >= 0
+    found = _counts(places[inside], weights[inside], len(reference.images))
     bins = reference.bins_of(usable["outlier_score"].to_numpy())
-    psi_clusters, clusters_by_chance, _ = _shift(reference.images, places[inside], of_vehicle[inside])
-    psi_distances, distances_by_chance, scored = _shift(reference.scored, bins, of_vehicle)
+    scored = _counts(bins, weights, len(reference.scored))
     measured = {
         "images": n,
         "refused": float(is_refused.mean()) if n else 0.0,
         "outliers": float(usable["is_outlier"].mean()) if n else 0.0,
-        "psi_clusters": psi_clusters,
-        "psi_clusters_by_chance": clusters_by_chance,
-        "psi_distances": psi_distances,
-        "psi_distances_by_chance": distances_by_chance,
+        "psi_clusters": population_stability_index(reference.images, found) if inside.any() else 0.0,
+        "psi_clusters_by_chance": index_by_chance(reference.images, found),
+        "psi_distances": population_stability_index(reference.scored, scored) if n else 0.0,
+        "psi_distances_by_chance": index_by_chance(reference.scored, scored),
     }
+    more_refused = _more_than_known(float(weights[is_refused].sum()), float(weights.sum()), reference.unknown)
     reasons = []
-    if measured["refused"] > limits.refused and _more_than_known(is_refused, of_vehicle, reference.unknown):
+    if measured["refused"] > limits.refused and more_refused:
         reasons.append(f"{measured['refused']:.0%} of the images are like nothing in the fit")
     if measured["psi_clusters"] > max(limits.psi, measured["psi_clusters_by_chance"]):
         reasons.append(f"the shares of the clusters have shifted (PSI {measured['psi_clusters']:.2f})")
@@ -252,18 +225,7 @@ def measure_drift(
     return {**measured, "drifted": bool(reasons), "reasons": "; ".join(reasons)}
 
 
-def _shift(
-    expected: NDArray[np.int64], classes: NDArray[np.integer[Any]], vehicles: NDArray[np.integer[Any]]
-) -> tuple[float, float, NDArray[np.int64]]:
-    """Population stability index of some images, what chance explains of it, and how many are of each class."""
-    found = np.bincount(classes, minlength=len(expected)).astype(np.int64)
-    spread = spread_of(classes, len(expected), vehicles)
-    index = population_stability_index(expected, found, spread.scale) if len(classes) else 0.0
-    return index, index_by_chance(expected, found, spread), found
-
-
-def _more_than_known(refused: NDArray[np.bool_], vehicles: NDArray[np.integer[Any]], unknown: float) -> bool:
-    """Whether more images are refused than chance explains, if the fit has the share `unknown` of such images."""
-    scale = spread_of(refused.astype(np.int64), 2, vehicles).scale
-    n, k = round(len(refused) / scale), round(refused.sum() / scale)
+def _more_than_known(refused: float, of: float, unknown: float) -> bool:
+    """Whether more is refused than chance explains, if the fit has the share `unknown` of such images."""
+    n, k = round(of), round(refused)
     return bool(stats.binom.sf(k - 1, n, max(unknown, 1 / (n + 1))) < BY_CHANCE)

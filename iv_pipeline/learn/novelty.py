@@ -108,15 +108,13 @@ def fit_novelty(
         Rows that `X` is a sample of, at least `N_SAMPLED` of them; None if it is all of them.
     """
     n_rows = n_rows or len(X)
-    order = np.random.default_rng(seed).permutation(len(X))
-    known = np.sort(order[:N_REFERENCE])
+    known, scored = _chosen(len(X), seed)
     reference = np.ascontiguousarray(X[known])
     k = min(max(LEAST_NEIGHBORS, round(n_neighbors * len(known) / n_rows)), len(known) - 1)
-    others = order[N_REFERENCE : 2 * N_REFERENCE]
     distances = (
-        NeighborSearch(reference)(np.ascontiguousarray(X[others]), k)[1]
-        if len(others) == N_REFERENCE
-        else neighbor_graph(reference, k).distances  # too few others: each row of the sample among the rest
+        neighbor_graph(reference, k).distances  # each row of the sample among the rest
+        if scored is known
+        else NeighborSearch(reference)(np.ascontiguousarray(X[scored]), k)[1]
     )
     mean = distances.mean(axis=1, dtype=np.float64)
     unifier = Unifier.fit(mean)
@@ -129,3 +127,15 @@ def fit_novelty(
         float(np.quantile(scores, 1 - unknown)),
         scores,
     )
+
+
+def scored_rows(n_rows: int, seed: int = 0) -> NDArray[np.int64]:
+    """Of `n_rows` rows those that `fit_novelty` scores, in the order of its scores, shape ``(n_scored,)``."""
+    return _chosen(n_rows, seed)[1]
+
+
+def _chosen(n_rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that others are compared with, and rows that are; the same, if there are too few others."""
+    order = np.random.default_rng(seed).permutation(n_rows)
+    known, others = np.sort(order[:N_REFERENCE]), order[N_REFERENCE : 2 * N_REFERENCE]
+    return known, others if len(others) == N_REFERENCE else known

@@ -204,7 +204,8 @@ def _move(source: UPath, target: UPath) -> None:
 
 def results_kept(data_root: UPath, version: int) -> bool:
     """Whether a version can be put back."""
-    return bool(read_json(data_root / MODEL_SET.format(version=version) / _SET).get("results_kept", True))
+    folder = data_root / MODEL_SET.format(version=version)
+    return read_json(folder / _SET).get("results_kept", True) and _has_results(folder)
 
 
 def _has_results(folder: UPath) -> bool:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,12 +10,10 @@ from iv_pipeline.learn.drift import (
     BY_CHANCE,
     Limits,
     Reference,
-    Spread,
     index_by_chance,
     measure_drift,
     population_stability_index,
     reference_of,
-    spread_of,
 )
 
 LIMITS = Limits(psi=0.25, refused=0.02)
@@ -65,44 +65,63 @@ def bursts(
     return np.where(rng.random(len(vehicles)) < loyalty, home, stray), vehicles
 
 
-@pytest.mark.parametrize("loyalty", [0.3, 0.7, 1.0])
-def test_batches_that_come_vehicle_by_vehicle_stay_below_what_chance_explains(loyalty: float) -> None:
+def drift_of(clusters: np.ndarray, vehicles: np.ndarray, reference: Reference) -> bool:
+    scores = np.random.default_rng(len(clusters)).normal(size=len(clusters))
+    return bool(measure_drift(labels_of(clusters, scores), reference, LIMITS, vehicles)["drifted"])
+
+
+@pytest.mark.parametrize("classes", [5, 30])
+@pytest.mark.parametrize("n_vehicles", [1, 2, 3, 20, 60, 300])
+@pytest.mark.parametrize("loyalty", [0.3, 1.0])
+def test_vehicles_from_where_the_fit_came_from_are_no_drift(
+    classes: int, n_vehicles: int, loyalty: float
+) -> None:
     rng = np.random.default_rng(0)
-    shares = rng.dirichlet(np.full(30, 20.0))
-    expected = rng.multinomial(200_000, shares)
-    beyond, beyond_singly = [], []
-    for _ in range(300):
-        clusters, vehicles = bursts(rng, shares, 60, loyalty)
-        found = np.bincount(clusters, minlength=30)
-        spread = spread_of(clusters, 30, vehicles)
-        index = population_stability_index(expected, found, spread.scale)
-        beyond.append(index > index_by_chance(expected, found, spread))
-        beyond_singly.append(population_stability_index(expected, found) > index_by_chance(expected, found))
-    assert np.mean(beyond) <= 0.01
-    assert np.mean(beyond_singly) > np.mean(beyond) + 0.1
+    shares = 1 / np.arange(1, classes + 1)
+    shares /= shares.sum()
+    fitted, of = bursts(rng, shares, 4000, loyalty)
+    scores = rng.normal(size=len(fitted))
+    reference = reference_of(fitted, scores, 0.001, of)
+    warned = [drift_of(*bursts(rng, shares, n_vehicles, loyalty), reference) for _ in range(150)]
+    assert np.mean(warned) <= 0.01
 
 
-@given(st.lists(st.integers(0, 4), min_size=3, max_size=40), st.integers(2, 9))
+def test_without_their_vehicles_bursts_would_be_taken_for_drift() -> None:
+    rng = np.random.default_rng(0)
+    shares = np.full(30, 1 / 30)
+    fitted, _ = bursts(rng, shares, 4000, 1.0)
+    reference = reference_of(fitted, rng.normal(size=len(fitted)), 0.001)
+    clusters, vehicles = bursts(rng, shares, 60, 1.0)
+    assert drift_of(clusters, np.full(len(vehicles), -1), reference)
+
+
+@pytest.mark.parametrize("photos", [0, 100, 5000])
+def test_a_vehicle_that_is_photographed_all_day_hides_no_drift(reference: Reference, photos: int) -> None:
+    rng = np.random.default_rng(0)
+    clusters = np.append(rng.integers(0, 8, 2000), np.full(photos, 19))  # 12 of 20 clusters are missing
+    vehicles = np.append(np.full(2000, -1), np.zeros(photos, int))
+    assert drift_of(clusters, vehicles, reference)
+
+
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=60), st.integers(1, 9))
 @settings(deadline=None)
-def test_photos_that_only_repeat_a_vehicle_tell_no_more_than_one_of_it(drawn: list[int], photos: int) -> None:
-    once = np.array(drawn)
-    clusters, vehicles = np.repeat(once, photos), np.repeat(np.arange(len(once)), photos)
-    singly = np.outer(np.bincount(once, minlength=5) / len(once), np.ones(5))
-    spread = spread_of(clusters, 5, vehicles)
-    classes = np.count_nonzero(singly[:, 0])
-    total = (
-        photos * (classes - 1) * len(once) / (len(once) - 1)
-    )  # of the eigenvalues: `photos` times those of one
-    if total > 4:
-        assert spread.scale * spread.freedom == pytest.approx(total)
-    else:
-        assert spread == Spread(1.0, 4)
+def test_a_vehicle_counts_once_however_many_photos_there_are_of_it(drawn: list[int], photos: int) -> None:
+    once, scores = np.array(drawn), np.random.default_rng(0).normal(size=len(drawn))
+    reference = reference_of(np.arange(2000) % 20, np.random.default_rng(1).normal(size=2000), 0.001)
+    vehicles = np.arange(len(once))
+    found = measure_drift(labels_of(once, scores), reference, LIMITS, vehicles)
+    times = partial(np.repeat, repeats=photos)
+    again = measure_drift(labels_of(times(once), times(scores)), reference, LIMITS, times(vehicles))
+    assert {**again, "images": len(once)} == pytest.approx(found)
 
 
-def test_images_of_unknown_vehicles_were_drawn_one_by_one() -> None:
-    clusters = np.arange(60) % 5
-    assert spread_of(clusters, 5, np.full(60, -1)) == Spread(1.0, 4)
-    assert spread_of(clusters, 5, np.arange(60)) == Spread(1.0, 4)
+def test_a_fit_of_few_vehicles_says_little() -> None:
+    rng = np.random.default_rng(0)
+    fitted, vehicles = np.repeat(rng.integers(0, 20, 40), 50), np.repeat(np.arange(40), 50)
+    by_vehicle = reference_of(fitted, rng.normal(size=2000), 0.001, vehicles)
+    assert by_vehicle.images.sum() == pytest.approx(40)
+    assert by_vehicle.scored.sum() == pytest.approx(40)
+    assert reference_of(fitted, rng.normal(size=2000), 0.001).scored.sum() == pytest.approx(2000)
 
 
 def test_one_vehicle_alone_shows_no_shift(reference: Reference) -> None:
