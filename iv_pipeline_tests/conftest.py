@@ -44,8 +44,12 @@ CONFIG: dict[str, Any] = {
     "projection": {"n_epochs": 20},
     "clustered": {"rows": 100},
 }
-QUICK = {"projection": {"n_epochs": 1}, "embedding": {"n_epochs": 1}}
-"""For runs in processes of their own, where nothing is compiled."""
+QUICK: dict[str, Any] = {
+    "projection": {"n_epochs": 1},
+    "embedding": {"n_epochs": 1},
+    "trials": {"naming_budget": 6, "n_clusters": [6], "scalers": ["standard"], "representations": ["pca"]},
+}
+"""For runs in processes of their own, where nothing is compiled and embeddings take long."""
 REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 TRAFFIC_CAMERA = REPOSITORY.parent / "shared" / "deliveries" / "traffic-camera" / "Intellivision_case"

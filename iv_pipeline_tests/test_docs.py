@@ -302,14 +302,7 @@ def test_an_algorithm_is_added_as_the_page_says(
         assert f"`iv_pipeline/{file}`" in page
         apply(diff, package / file)
     pipeline = make_pipeline(
-        **QUICK,
-        combinations={},
-        trials={
-            "algorithms": ["bisecting", "kmeans"],
-            "representations": ["pca"],
-            "n_clusters": [5],
-            "naming_budget": 5,
-        },
+        **QUICK | {"trials": QUICK["trials"] | {"algorithms": ["bisecting", "kmeans"]}}, combinations={}
     )
     config = yaml.safe_load(pipeline.config.read_text(encoding="utf-8"))
     config["descriptors"]["vdc_color"] = {
@@ -329,7 +322,7 @@ def test_an_algorithm_is_added_as_the_page_says(
     assert ran.returncode == 0, ran.stderr[-3000:]
     trials = pipeline.read("clustering_trials", "vdc_color")
     assert trials.loc[trials["won"], "algorithm"].to_list() == ["bisecting"]
-    assert pipeline.read("final", "vdc_color")["cluster"].nunique() == 5
+    assert pipeline.read("final", "vdc_color")["cluster"].nunique() == 6
     label = (
         "import json, pickle, sys; from iv_pipeline.labelling import load_labeller;"
         "X = pickle.load(open(sys.argv[2], 'rb')); print(json.dumps("

@@ -212,9 +212,12 @@ def test_a_descriptor_that_is_alone_is_judged_by_the_pictures_or_by_the_vehicles
 
 
 def one_descriptor(make_pipeline: Callable[..., Pipeline], chosen: dict[str, str]) -> Pipeline:
-    """A finished pipeline of one descriptor, whose configuration is fixed."""
+    """A finished pipeline of one descriptor, whose configuration is fixed: nothing else is tried."""
+    few = {name: [chosen[name.removesuffix("s")]] for name in ("representations", "algorithms")}
     pipeline = make_pipeline(
-        descriptors={"vdc_type": {"file": "descriptors/vdc_type.pickle", "choose": chosen}}, combinations={}
+        descriptors={"vdc_type": {"file": "descriptors/vdc_type.pickle", "choose": chosen}},
+        combinations={},
+        trials={**CONFIG["trials"], "scalers": ["standard"], **few},
     )
     assert pipeline.run("prepare").success
     assert pipeline.run("full_pipeline", "vdc_type").success
