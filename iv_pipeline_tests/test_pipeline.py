@@ -20,7 +20,7 @@ from PIL import Image
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import ALGORITHMS, SCALERS
 from iv_pipeline.storage.layout import FILES
-from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, TRAFFIC_CAMERA, reasons
+from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, QUICK, TRAFFIC_CAMERA, reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -427,7 +427,7 @@ def test_a_check_that_fails_stops_what_comes_after(
 @pytest.fixture(scope="module")
 def damaged(make_pipeline: Callable[..., Pipeline]) -> tuple[Pipeline, dict[str, dg.ExecuteInProcessResult]]:
     """A run over a delivery in which two rows of one descriptor cannot be used."""
-    pipeline = make_pipeline()
+    pipeline = make_pipeline(**QUICK)
     matrix = pipeline.matrix("vdc_color").copy()
     matrix[3, 5], matrix[7, 0] = np.nan, np.inf
     pipeline.deliver("vdc_color", matrix)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,6 +141,8 @@ def index_by_chance(expected: NDArray[Any], found: NDArray[Any]) -> float:
     less one (Yurdakul, Naranjo, Statistical properties of the population stability index, 2020): over 50 clusters
     a small batch exceeds any rule of thumb by chance.
     """
+    from scipy import stats
+
     n, m = max(float(expected.sum()), 1.0), max(float(found.sum()), 1.0)
     return float((1 / n + 1 / m) * stats.chi2.ppf(1 - BY_CHANCE, max(len(expected) - 1, 1)))
 
@@ -227,5 +228,7 @@ def measure_drift(
 
 def _more_than_known(refused: float, of: float, unknown: float) -> bool:
     """Whether more is refused than chance explains, if the fit has the share `unknown` of such images."""
+    from scipy import stats
+
     n, k = round(of), round(refused)
     return bool(stats.binom.sf(k - 1, n, max(unknown, 1 / (n + 1))) < BY_CHANCE)
