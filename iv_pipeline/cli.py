@@ -112,7 +112,7 @@ def _run(descriptors: Sequence[str]) -> int:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
-    from iv_pipeline.processes import MOMENT, end_stale_runs, jobs_under_way, only_fit
+    from iv_pipeline.processes import only_fit
     from iv_pipeline.storage.versions import settle
 
     settings = Settings.from_environment()  # again: the demo brings a delivery.yaml
@@ -121,11 +121,12 @@ def _run(descriptors: Sequence[str]) -> int:
     definitions = build_definitions(settings)
     began = time.perf_counter()
     wanted = list(descriptors or settings.config.partitions)
-    with dg.DagsterInstance.get() as instance, only_fit(instance, wait=MOMENT) as alone:
-        end_stale_runs(instance)
-        if not alone or "refit" in jobs_under_way(instance, waiting=False):
-            what = "a refit" if alone else "another run, a refit or a rollback"
-            raise InputError(f"{what} is under way: wait for it, or terminate it")
+    with (
+        dg.DagsterInstance.get() as instance,
+        only_fit(instance, beside={"refit"}, waiting=False) as busy,
+    ):
+        if busy:
+            raise InputError(f"{busy} is under way: wait for it, or terminate it")
         settle(settings.data_root)
         prepared = _execute(definitions, instance, "prepare")
         failed = [] if prepared else ["prepare"]
@@ -168,16 +169,13 @@ def _roll_back(version: int) -> int:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
-    from iv_pipeline.processes import JOBS_OF_A_FIT, MOMENT, end_stale_runs, jobs_under_way, only_fit
+    from iv_pipeline.processes import only_fit
     from iv_pipeline.storage.versions import REBUILT, roll_back, settle
 
     settings = Settings.from_environment()
-    with dg.DagsterInstance.get() as instance, only_fit(instance, wait=MOMENT) as alone:
-        end_stale_runs(instance)
-        busy = jobs_under_way(instance) & JOBS_OF_A_FIT
-        if busy or not alone:
-            what = ", ".join(sorted(busy)) or "a run or a refit"
-            raise InputError(f"{what} is under way: wait for it, or terminate it")
+    with dg.DagsterInstance.get() as instance, only_fit(instance) as busy:
+        if busy:
+            raise InputError(f"{busy} is under way: wait for it, or terminate it")
         settle(settings.data_root)
         models = roll_back(settings.data_root, version)
         instance.report_runless_asset_event(

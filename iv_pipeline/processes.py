@@ -7,6 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import dagster as dg
@@ -20,10 +21,10 @@ tags of the one before along, and must not be taken for it."""
 START_SECONDS = 300
 """A run that has not come to its first step by then never will; should it all the same, Dagster stops it there."""
 
-JOBS_OF_A_FIT = {"prepare", "full_pipeline", "recluster", "summarise", "refit"}
+JOBS_OF_A_FIT = frozenset({"prepare", "full_pipeline", "recluster", "summarise", "refit"})
 """None of them may run beside a refit: they make what it begins with."""
 MOMENT = 5.0
-"""Seconds for which a fit waits for whoever looks whether there is one."""
+"""Seconds to wait for the lock of fits: the sensor holds it that long, at most, at every look."""
 IMPLICIT_JOB = "__ASSET_JOB"
 """Of assets that were chosen one by one."""
 JOB_OF_ASSET = {
@@ -85,20 +86,39 @@ def _jobs_of(run: dg.DagsterRun) -> set[str]:
 
 
 @contextlib.contextmanager
-def only_fit(instance: dg.DagsterInstance, wait: float = 0) -> Iterator[bool]:
-    """Whether no other process makes or puts back a fit; none will, as long as the block lasts.
+def only_fit(
+    instance: dg.DagsterInstance,
+    *,
+    beside: AbstractSet[str] = JOBS_OF_A_FIT,
+    but: str = "",
+    waiting: bool = True,
+    wait: float | None = None,
+) -> Iterator[str]:
+    """Keep others from making or putting back a fit while the block lasts; who does already, empty if nobody.
 
-    What looks at runs alone would miss the moment between two runs of one command. The lock goes with its process.
-    `wait` is for how many seconds it is asked for: the sensor holds it for a moment at every look.
+    Runs alone would not show a command between two of its runs, so a lock is held as well, which goes with its
+    process.
+
+    Parameters
+    ----------
+    instance
+        Whose runs and lock these are.
+    beside
+        Jobs that may not run meanwhile.
+    but, waiting
+        As of `jobs_under_way`.
+    wait
+        Seconds to wait for the lock, `MOMENT` if this is None.
     """
+    end_stale_runs(instance)
     lock = filelock.FileLock(Path(instance.root_directory) / "fit.lock")
     try:
-        lock.acquire(timeout=wait)
+        lock.acquire(timeout=MOMENT if wait is None else wait)
     except filelock.Timeout:
-        yield False
+        yield "another run, refit or rollback"
         return
     try:
-        yield True
+        yield ", ".join(sorted(jobs_under_way(instance, but, waiting=waiting) & beside))
     finally:
         lock.release()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import time
@@ -14,6 +13,7 @@ import pandas as pd
 import pytest
 from upath import UPath
 
+from iv_pipeline import processes
 from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.automation.attempts import MAX_ATTEMPTS
 from iv_pipeline.automation.inbox import BATCH_TAG, build_inbox_sensor, notice_batches
@@ -245,25 +245,27 @@ def test_a_refit_does_not_start_beside_a_run_of_the_pipeline(sensor: Sensor) -> 
     assert "full_pipeline is under way" in str(found.skip_message)
 
 
-def test_a_refit_does_not_start_beside_assets_that_were_chosen_one_by_one(sensor: Sensor) -> None:
-    chosen = {"report": "skipped", "clusters": "full_pipeline", "labelled_batch": "skipped"}
-    for name, why in chosen.items():
-        with dg.DagsterInstance.ephemeral() as instance:
-            keys = frozenset({dg.AssetKey(name)})
-            instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=STARTED, asset_selection=keys))
-            found = str(decide_on_refit(instance, sensor.settings))
-            assert ("full_pipeline is under way" in found) is (why == "full_pipeline")
+@pytest.mark.parametrize(
+    ("asset", "counts_as"), [("clusters", "full_pipeline"), ("report", ""), ("labelled_batch", "")]
+)
+def test_assets_that_were_chosen_one_by_one_count_as_the_job_that_makes_them(
+    sensor: Sensor, asset: str, counts_as: str
+) -> None:
+    chosen = frozenset({dg.AssetKey(asset)})
+    sensor.instance.add_run(dg.DagsterRun(job_name="__ASSET_JOB", status=STARTED, asset_selection=chosen))
+    with only_fit(sensor.instance) as busy:
+        assert busy == counts_as
 
 
 def test_a_refit_does_not_start_beside_a_command_that_makes_a_fit(
     sensor: Sensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importlib.import_module("iv_pipeline.automation.refits"), "MOMENT", 0.1)
-    with only_fit(sensor.instance) as alone:
-        assert alone
-        with only_fit(sensor.instance) as another:
-            assert not another
-        assert "a fit is under way" in str(decide_on_refit(sensor.instance, sensor.settings))
+    monkeypatch.setattr(processes, "MOMENT", 0.1)
+    with only_fit(sensor.instance) as busy:
+        assert busy == ""
+        assert "another run, refit or rollback is under way" in str(
+            decide_on_refit(sensor.instance, sensor.settings)
+        )
     assert "no batch" in str(decide_on_refit(sensor.instance, sensor.settings))
 
 

@@ -12,7 +12,7 @@ from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.models import read_facts, read_model, version_of
 from iv_pipeline.storage.tables import IMAGE_PATH, read_table
-from iv_pipeline.storage.versions import ModelSet, accept, accepted, clean, known_versions, settle
+from iv_pipeline.storage.versions import ModelSet, accept, accepted, clean, next_version, settle
 
 
 @stage(group="results", kinds=("json",), partitioned=False, heavy=True, deps=["model", "summary"])
@@ -26,7 +26,7 @@ def accepted_models(context: dg.AssetExecutionContext, settings: dg.ResourcePara
         context.log.warning("%s had not been finished: its files are in place now", done)
     before = accepted(root)
     models = _fitted_models(context, settings, before)
-    found = ModelSet(max(known_versions(root), default=0) + 1, models, _batches(settings, before))
+    found = ModelSet(next_version(root), models, _batches(settings, before))
     if before is not None and before.says_the_same(found):
         found = before
     accept(root, found)

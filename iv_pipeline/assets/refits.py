@@ -20,14 +20,22 @@ from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objection
 from iv_pipeline.learn.clustering import NOISE
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.processes import JOBS_OF_A_FIT, MOMENT, end_stale_runs, jobs_under_way, only_fit
+from iv_pipeline.processes import only_fit
 from iv_pipeline.storage.batches import StoredBatch, labelled_facts
 from iv_pipeline.storage.formats import read_csv, read_parquet, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import read_model, version_of
 from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import read_table
-from iv_pipeline.storage.versions import ModelSet, accepted, clean, known_versions, promote, settle
+from iv_pipeline.storage.versions import (
+    ModelSet,
+    accepted,
+    clean,
+    known_versions,
+    next_version,
+    promote,
+    settle,
+)
 
 
 @stage(
@@ -39,13 +47,9 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     One row for each refit and descriptor, the latest last: scores before and after, what became of the clusters,
     and why it was accepted or not.
     """
-    end_stale_runs(context.instance)
-    busy = jobs_under_way(context.instance, but=context.run.run_id, waiting=False) & JOBS_OF_A_FIT
-    with only_fit(context.instance, wait=MOMENT) as alone:
-        if busy or not alone:
-            raise InputError(
-                f"{', '.join(sorted(busy)) or 'a fit'} is under way: start the refit when it has ended"
-            )
+    with only_fit(context.instance, but=context.run.run_id, waiting=False) as busy:
+        if busy:
+            raise InputError(f"{busy} is under way: start the refit when it has ended")
         return _refit(context, settings)
 
 
@@ -71,12 +75,11 @@ def _refit(context: dg.AssetExecutionContext, settings: Settings) -> Result:
     )
     frame = frame[[*_FIRST, *(column for column in frame if column not in _FIRST)]]
     if is_accepted:
-        frame["version"] = max(known_versions(root), default=0) + 1
+        frame["version"] = next_version(root)
     history = pd.concat([*_history(settings), frame], ignore_index=True)
     if is_accepted:
-        write_csv(
-            history, candidate.root / file_of("refits")
-        )  # takes its place with the rest, whatever happens here
+        # it takes its place with the other files, whatever becomes of this process
+        write_csv(history, candidate.root / file_of("refits"))
         _accept(context, candidate, int(frame["version"].iloc[0]))
     else:
         _refuse(context, candidate, rows)
@@ -141,11 +144,9 @@ def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, st
         for facts in labelled_facts(settings.data_root)
         if facts["batch"] not in stay and wanted <= set(facts["came"])
     ]
-    found = (
-        [(batch.name, batch.version) for batch in open_delivery(settings).with_new_images(came)]
-        if came
-        else []
-    )
+    if not came:
+        return ()
+    found = [(batch.name, batch.version) for batch in open_delivery(settings).with_new_images(came)]
     grown = (*models.batches, *found)
     later = [known for known in known_versions(settings.data_root).values() if known.version > models.version]
     rolled_back = any(known.batches == grown for known in later)

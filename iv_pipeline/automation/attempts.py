@@ -1,6 +1,6 @@
 """Whether a run whose process died is started again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -54,12 +54,11 @@ def run_key(purpose: str, attempt: int) -> str:
 def _failed_by_itself(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether a step failed for a reason of its own, and not since its process was ended."""
     events = instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-    return any(not _was_interrupted(events, i) for i in range(len(events)))
+    return not all(_was_interrupted(entry.get_dagster_event()) for entry in events)
 
 
-def _was_interrupted(events: Sequence[dg.EventLogEntry], index: int) -> bool:
-    event = events[index].dagster_event
-    error = event.step_failure_data.error if event is not None else None
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    error = event.step_failure_data.error
     while error is not None:
         if error.cls_name in _NOT_ITS_FAULT:
             return True

@@ -9,7 +9,7 @@ from iv_pipeline.assets.stage import BATCHES
 from iv_pipeline.automation.attempts import next_attempt, run_key
 from iv_pipeline.config import OWN_FILE, InboxConfig, Settings
 from iv_pipeline.errors import InputError
-from iv_pipeline.processes import end_stale_runs, jobs_under_way, only_fit
+from iv_pipeline.processes import only_fit
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.inbox import Batch, Rules, Watch, look
@@ -30,7 +30,6 @@ def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
         description="Notices complete batches in the inbox, registers each as a partition, has it labelled once.",
     )
     def inbox(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SensorResult:
-        end_stale_runs(context.instance)
         try:
             _finish(context, settings)
             return notice_batches(context.instance, settings)
@@ -43,8 +42,8 @@ def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
 
 def _finish(context: dg.SensorEvaluationContext, settings: Settings) -> None:
     """Finish what a process did not live to finish, unless somebody makes a fit: it would be theirs."""
-    with only_fit(context.instance) as alone:
-        if not alone or "refit" in jobs_under_way(context.instance):
+    with only_fit(context.instance, beside={"refit"}, wait=0) as busy:
+        if busy:
             return
         if done := settle(settings.data_root):
             context.log.warning("%s had not been finished: its files are in place now", done)

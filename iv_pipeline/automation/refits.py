@@ -6,7 +6,7 @@ from dagster._utils.schedules import is_valid_cron_schedule
 from iv_pipeline.assets.refits import waiting_batches
 from iv_pipeline.config import RefitConfig, Settings
 from iv_pipeline.errors import ConfigError, InputError
-from iv_pipeline.processes import JOBS_OF_A_FIT, MOMENT, end_stale_runs, jobs_under_way, only_fit
+from iv_pipeline.processes import only_fit
 from iv_pipeline.storage.versions import accepted
 
 
@@ -32,7 +32,6 @@ def build_refit_schedule(config: RefitConfig) -> dg.ScheduleDefinition:
     def scheduled_refit(
         context: dg.ScheduleEvaluationContext, settings: dg.ResourceParam[Settings]
     ) -> dg.RunRequest | dg.SkipReason:
-        end_stale_runs(context.instance)
         return decide_on_refit(context.instance, settings)
 
     return scheduled_refit
@@ -40,11 +39,9 @@ def build_refit_schedule(config: RefitConfig) -> dg.ScheduleDefinition:
 
 def decide_on_refit(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | dg.SkipReason:
     """Ask for a refit if batches wait for one and nothing is made that it begins with."""
-    busy = jobs_under_way(instance) & JOBS_OF_A_FIT
-    with only_fit(instance, wait=MOMENT) as alone:
-        busy |= set() if alone else {"a fit"}
-    if busy:
-        return dg.SkipReason(f"{', '.join(sorted(busy))} is under way: the refit waits for its next time")
+    with only_fit(instance) as busy:
+        if busy:
+            return dg.SkipReason(f"{busy} is under way: the refit waits for its next time")
     try:
         models = accepted(settings.data_root)
         joining = () if models is None else waiting_batches(settings, models)

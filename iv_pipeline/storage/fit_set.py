@@ -19,7 +19,7 @@ from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch
 from iv_pipeline.storage.tables import IMAGE_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -60,15 +60,16 @@ class FitSet:
     @cached_property
     def _rows(self) -> list[NDArray[np.bool_]]:
         """Which images of each batch join: those that are in nothing before it, by their path or another."""
-        known = set(self.delivery.paths)
-        return [_join(known, batch) for batch in self.batches]
+        return self._rows_of(self.batches)
 
-    def with_new_images(self, batches: Iterable[StoredBatch]) -> list[StoredBatch]:
-        """Those of some batches that have images which neither this fit set nor one before them has."""
+    def _rows_of(self, batches: Sequence[StoredBatch]) -> list[NDArray[np.bool_]]:
         known = set(self.delivery.paths)
-        for batch in self.batches:
-            _join(known, batch)
-        return [batch for batch in batches if _join(known, batch).any()]
+        return [_join(known, batch) for batch in batches]
+
+    def with_new_images(self, batches: Sequence[StoredBatch]) -> list[StoredBatch]:
+        """Those of some batches that have images which neither this fit set nor one before them has."""
+        rows = self._rows_of([*self.batches, *batches])[len(self.batches) :]
+        return [batch for batch, join in zip(batches, rows, strict=True) if join.any()]
 
     def image_index(self) -> pd.DataFrame:
         """One row an image, as `iv_pipeline.storage.delivery.Delivery.image_index` says, and `content`.

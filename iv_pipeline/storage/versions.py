@@ -90,6 +90,11 @@ def known_versions(data_root: UPath) -> dict[int, ModelSet]:
     return {known.version: known for known in sorted(filter(None, found), key=lambda known: known.version)}
 
 
+def next_version(data_root: UPath) -> int:
+    """The version that a set will have that is accepted now."""
+    return max(known_versions(data_root), default=0) + 1
+
+
 def accept(data_root: UPath, models: ModelSet) -> None:
     """Keep the results of the fit under its version, and last put its set in force."""
     remember(data_root, models)
