@@ -107,15 +107,9 @@ class Pipeline:
             "DAGSTER_HOME": str(self.root / "dagster_home"),
         }
 
-    def run(self, job: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
-        """Run a job; a failure is a result, not an exception."""
-        return self.run_of(self.definitions(), job, partition)
-
-    def run_of(
-        self, definitions: dg.Definitions, job: str, partition: str | None = None
-    ) -> dg.ExecuteInProcessResult:
-        """The same of other definitions than its own."""
-        return self._execute(definitions.resolve_job_def(job), partition)
+    def run(self, job: str, partition: str | None = None, **changes: Any) -> dg.ExecuteInProcessResult:
+        """Run a job, after changes of the settings; a failure is a result, not an exception."""
+        return self._execute(self.definitions(**changes).resolve_job_def(job), partition)
 
     def materialise(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """Run some assets on their own, as the UI and `dagster asset materialize` do."""
