@@ -150,7 +150,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "images": "that count: usable, and not known before",
         "refused": "share of them that are like nothing in the fit",
         "outliers": "share of them that are flagged",
-        "psi_clusters": "population stability index of the shares of the clusters; above 0.25 is a shift",
+        "psi_clusters": "population stability index of the clusters, each vehicle once; above 0.25 is a shift",
         "psi_clusters_by_chance": "what that index hardly ever exceeds by chance alone",
         "psi_distances": "the same of the distances to images of the fit, in tenths of the fit",
         "psi_distances_by_chance": "what that one hardly ever exceeds by chance alone",
