@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -15,9 +16,10 @@ from iv_pipeline.assets.views import BLOCK, PICTURES, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.clustering import Space
+from iv_pipeline.learn.criteria import Predictor, fit_predictor
 from iv_pipeline.learn.embedding import load_libraries
 from iv_pipeline.learn.representation import RECIPES, represent
-from iv_pipeline.learn.selection import Candidate, Judge, Predictor, Selection, fit_predictor, run_trials
+from iv_pipeline.learn.selection import Candidate, Judge, Selection, run_trials
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
 from iv_pipeline.storage.formats import read_parquet
@@ -41,7 +43,7 @@ SHOWN = [
     kinds=("scikitlearn", "parquet"),
     heavy=True,
     checks={"one_winner": "Did exactly one trial win?"},
-    code_version="2",
+    code_version="3",
 )
 def clustering_trials(
     context: dg.AssetExecutionContext,
@@ -55,7 +57,7 @@ def clustering_trials(
     before = _before(settings, partition, image_index)
     selection, rows = try_all(config, partition, scaled_pca, views, image_index, before, context.log.info)
     frame = selection.to_frame()
-    best = frame.sort_values(selection.criterion, ascending=False).head(10)[SHOWN].round(3)
+    best = frame.sort_values(selection.criterion, ascending=False, kind="stable").head(10)[SHOWN].round(3)
     winner = selection.winner
     context.log.info("%s", selection.reason)
     return Result(
@@ -94,16 +96,17 @@ def try_all(
     leave_out = set(blocks) == set(config.descriptors) and len(blocks) > 1
     pictures = _pictures(config, views)
     predictors = predictors_of(config, partition, views, usable)
+    maker = _Candidates(
+        config,
+        {kind: X[usable] for kind, X in sample.items()},
+        {
+            kind: {name: views.vectors(view_of(name, kind)).to_array()[usable] for name in blocks}
+            for kind in ((*SCALERS, BLOCK) if leave_out else (BLOCK,))
+        },
+        tuple(blocks) if leave_out else (),
+    )
     selection = run_trials(
-        _candidates(
-            config,
-            {kind: X[usable] for kind, X in sample.items()},
-            {
-                kind: {name: views.vectors(view_of(name, kind)).to_array()[usable] for name in blocks}
-                for kind in ((*SCALERS, BLOCK) if leave_out else (BLOCK,))
-            },
-            leave_out=leave_out,
-        ),
+        maker.make_all(),
         Judge(
             predictors={} if leave_out else predictors,
             own=predictors if leave_out else {},
@@ -117,6 +120,7 @@ def try_all(
         fixed=config.choice(partition).model_dump(),
         before=before,
         fewer=config.trials.n_clusters,
+        make_again=maker.make,
         progress=progress,
     )
     return selection, rows[usable]
@@ -169,45 +173,54 @@ def _before(settings: Settings, partition: str, image_index: pd.DataFrame) -> di
     }
 
 
-def _candidates(
-    config: PipelineConfig,
-    sample: dict[str, np.ndarray],
-    views: dict[str, dict[str, np.ndarray]],
-    *,
-    leave_out: bool,
-) -> Iterator[Candidate]:
-    """Every representation of the sample, made a few ahead of its turn.
+@dataclass(frozen=True)
+class _Candidates:
+    """Makes the representations of the sample that are tried.
 
     `sample` holds reduced vectors by scaler, `views` those of each descriptor that takes part, by scaler and as
-    the block that other representations are made of.
+    the block that other representations are made of; `left_out` names descriptors that are left out in turn.
     """
-    embedder = embedder_of(config)
-    made_of = [(kind, "pca") for kind in config.trials.scalers if "pca" in config.trials.representations]
-    made_of += [
-        ("standard", name)
-        for name in config.trials.representations
-        if name != "pca" and (len(views[BLOCK]) > 1 or not RECIPES[name].fuse)
-    ]
-    left_out = tuple(views[BLOCK]) if leave_out else ()
-    jobs = [(kind, name, without) for kind, name in made_of for without in (None, *left_out)]
 
-    def make(job: int) -> Space:
-        kind, name, without = jobs[job]
-        if name == "pca" and without is None:
-            X = sample[kind]
-        else:
-            blocks = views[kind if name == "pca" else BLOCK]
-            X = represent([X for block, X in blocks.items() if block != without], RECIPES[name], embedder)
-        return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)
+    config: PipelineConfig
+    sample: dict[str, np.ndarray]
+    views: dict[str, dict[str, np.ndarray]]
+    left_out: tuple[str, ...]
 
-    load_libraries()  # representations are made beside the trials, and both would
-    spaces = map_ordered(make, len(jobs))
-    for kind, name in made_of:
-        yield Candidate(
+    def make_all(self) -> Iterator[Candidate]:
+        """Every candidate, made a few representations ahead of its turn."""
+        trials = self.config.trials
+        kinds = [(kind, "pca") for kind in trials.scalers if "pca" in trials.representations]
+        kinds += [
+            ("standard", name)
+            for name in trials.representations
+            if name != "pca" and (len(self.views[BLOCK]) > 1 or not RECIPES[name].fuse)
+        ]
+        jobs = [(kind, name, without) for kind, name in kinds for without in (None, *self.left_out)]
+        load_libraries()  # representations are made beside the trials, and both would
+        spaces = map_ordered(lambda job: self._space(*jobs[job]), len(jobs))
+        for kind, name in kinds:
+            yield self._candidate(kind, name, spaces)
+
+    def make(self, kind: str, name: str) -> Candidate:
+        """The candidate of a scaler and a representation."""
+        return self._candidate(kind, name, (self._space(kind, name, w) for w in (None, *self.left_out)))
+
+    def _candidate(self, kind: str, name: str, spaces: Iterator[Space]) -> Candidate:
+        return Candidate(
             kind,
             name,
             next(spaces),
-            counts=config.trials.n_clusters if name == "pca" else (),
-            without={block: next(spaces) for block in left_out},
+            counts=self.config.trials.n_clusters if name == "pca" else (),
+            without={block: next(spaces) for block in self.left_out},
             parts=not RECIPES[name].embed,
         )
+
+    def _space(self, kind: str, name: str, without: str | None) -> Space:
+        config = self.config
+        if name == "pca" and without is None:
+            X = self.sample[kind]
+        else:
+            blocks = self.views[kind if name == "pca" else BLOCK]
+            kept = [X for block, X in blocks.items() if block != without]
+            X = represent(kept, RECIPES[name], embedder_of(config))
+        return Space(X, config.seed, config.neighbors.n_neighbors, config.neighbors.min_samples)

@@ -415,7 +415,10 @@ def _best_of(
 
 
 def sorted_by_difference(
-    queries: NDArray[np.float32], points: NDArray[np.float32], found: NDArray[np.integer[Any]]
+    queries: NDArray[np.float32],
+    points: NDArray[np.float32],
+    found: NDArray[np.integer[Any]],
+    dtype: type[np.floating[Any]] = np.float32,
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """What was found for each query, nearest first, and how far it is.
 
@@ -429,12 +432,15 @@ def sorted_by_difference(
         Shape ``(n_points, n_features)``.
     found
         Positions of points, shape ``(n_queries, k)``.
+    dtype
+        Of the differences; distances are float32.
     """
     apart = np.empty(found.shape, np.float32)
-    chunk = max(1, DIFFERENCE_BYTES // (4 * found.shape[1] * points.shape[1]))
+    row_bytes = np.dtype(dtype).itemsize * found.shape[1] * points.shape[1]
+    chunk = max(1, DIFFERENCE_BYTES // row_bytes)
     for begin in range(0, len(queries), chunk):
         part = slice(begin, begin + chunk)
-        difference = points[found[part]] - queries[part, None]
+        difference = np.subtract(points[found[part]], queries[part, None], dtype=dtype)
         apart[part] = np.sqrt(np.einsum("nkd,nkd->nk", difference, difference))
     order = np.argsort(apart, axis=1, kind="stable")
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(apart, order, axis=1)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iv_pipeline.learn.precision import to_grid
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,12 +24,14 @@ LONG_ROWS = 50_000
 PLACED_ROWS = 4_096
 """Rows that are placed at once."""
 MEDIAN_ROUNDS = 20
-SAME_PLACE = np.float32(1e-3)
+SAME_PLACE = 1e-3
 """Distance in an embedding below which two places count as one; its width is about ten."""
 _ONE_AT_A_TIME = Lock()
 """Numba's plainest threading layer must not be entered by two threads at once."""
 START_WIDTH = 10.0
-"""Largest coordinate that a layout starts from, as in UMAP."""
+"""Width that a layout starts from, as in UMAP."""
+COARSE = 2.0**-12
+"""Grid of edge weights and of starts: differences by rounding on the way there must not reach the optimization."""
 
 
 def load_libraries() -> None:
@@ -55,7 +59,7 @@ def fuzzy_graph(X: NDArray[np.float32], graph: NeighborGraph, n_neighbors: int) 
     Returns
     -------
     scipy.sparse.coo_matrix
-        Symmetric, shape ``(n_rows, n_rows)``, float32, in [0, 1].
+        Symmetric, shape ``(n_rows, n_rows)``, float32, multiples of `COARSE` in [0, 1].
 
     Notes
     -----
@@ -71,13 +75,16 @@ def fuzzy_graph(X: NDArray[np.float32], graph: NeighborGraph, n_neighbors: int) 
         fuzzy, _, _ = fuzzy_simplicial_set(
             X, k + 1, np.random.RandomState(0), "euclidean", knn_indices=indices, knn_dists=distances
         )
-    return fuzzy.tocoo()
+    fuzzy = fuzzy.tocoo()
+    fuzzy.data = to_grid(fuzzy.data, COARSE)
+    fuzzy.eliminate_zeros()
+    return fuzzy
 
 
 def lay_out(
     fuzzy: Any, start: NDArray[np.float32], *, min_dist: float, n_epochs: int | None = None, seed: int = 0
 ) -> NDArray[np.float32]:
-    """UMAP's layout of a fuzzy graph from a start, on one thread: the price of a seed.
+    """UMAP's layout of a fuzzy graph from a start (see `iv_pipeline.learn.layout`).
 
     Parameters
     ----------
@@ -98,33 +105,21 @@ def lay_out(
     numpy.ndarray
         Shape of `start`, float32.
     """
-    from umap.umap_ import find_ab_params, simplicial_set_embedding
+    from umap.umap_ import find_ab_params
 
-    a, b = find_ab_params(1.0, min_dist)
-    layout, _ = simplicial_set_embedding(
-        start,
-        fuzzy,
-        n_components=start.shape[1],
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=n_epochs or (200 if len(start) < LONG_ROWS else 100),
-        init=start,
-        random_state=np.random.RandomState(seed),
-        metric="euclidean",
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
-        parallel=False,
-    )
-    return np.asarray(layout, np.float32)
+    from iv_pipeline.learn.layout import optimize_layout
+
+    a, b = (
+        round(float(value), 6) for value in find_ab_params(1.0, min_dist)
+    )  # fitted, to fewer digits than these
+    fuzzy = fuzzy.tocoo()
+    fuzzy.sum_duplicates()
+    n_epochs = n_epochs or (200 if len(start) < LONG_ROWS else 100)
+    return optimize_layout(start, fuzzy, a=a, b=b, n_epochs=n_epochs, seed=seed)
 
 
 def start_from(X: NDArray[np.float32], n_dimensions: int, seed: int = 0) -> NDArray[np.float32]:
-    """The leading columns, scaled to the width that UMAP starts from, with a little noise.
+    """The leading columns, each scaled to the width that UMAP starts from, with a little noise.
 
     Leading principal components are as good a start as a spectral embedding (Kobak, Linderman 2021) and take no
     time.
@@ -142,13 +137,16 @@ def start_from(X: NDArray[np.float32], n_dimensions: int, seed: int = 0) -> NDAr
     start = np.zeros((len(X), n_dimensions))
     width = min(n_dimensions, X.shape[1])
     start[:, :width] = X[:, :width]
-    spread = np.abs(start).max() or 1.0
-    return (START_WIDTH * start / spread + rng.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+    spread = np.ptp(start, axis=0)
+    start = START_WIDTH * (start - start.min(axis=0)) / np.where(spread > 0, spread, 1)
+    return (to_grid(start, COARSE) + rng.normal(scale=1e-4, size=start.shape)).astype(np.float32)
 
 
 def nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
     """Inverse squares of the distances of each row, adding up to 1 (Shepard 1968); shape of `distances`."""
-    scaled = distances / np.maximum(distances.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    scaled = distances / np.maximum(
+        distances.mean(axis=1, keepdims=True, dtype=np.float64), np.finfo(np.float32).tiny
+    )
     weight = 1 / np.maximum(np.square(scaled, dtype=np.float64), 1e-12)
     weight /= weight.sum(axis=1, keepdims=True)
     near: NDArray[np.float32] = weight.astype(np.float32)
@@ -172,11 +170,13 @@ def geometric_median(points: NDArray[np.float32], weight: NDArray[np.float32]) -
     numpy.ndarray
         After `MEDIAN_ROUNDS` from the mean, shape ``(n_rows, n_dimensions)``, float32.
     """
+    points, weight = points.astype(np.float64), weight.astype(np.float64)
     pull = weight / weight.sum(axis=1, keepdims=True)
-    place: NDArray[np.float32] = (pull[:, None, :] @ points)[:, 0]
+    place: NDArray[np.float64] = (pull[:, None, :] @ points)[:, 0]
     for _ in range(MEDIAN_ROUNDS):
         distance = np.linalg.norm(points - place[:, None, :], axis=2)
         pull = weight / np.maximum(distance, SAME_PLACE)
         pull /= pull.sum(axis=1, keepdims=True)
         place = (pull[:, None, :] @ points)[:, 0]
-    return place
+    median: NDArray[np.float32] = np.asarray(place, np.float32)
+    return median

@@ -132,12 +132,17 @@ def _forest_of_neighbors(
 
 
 def _minimum_forest(edges: csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """The edges of a minimum spanning forest, those of length 0 among them."""
-    # scipy reads a stored 0 as "no edge": the smallest number keeps it an edge
-    edges.data = np.maximum(edges.data.astype(np.float64), np.finfo(np.float64).tiny)
+    """The edges of a minimum spanning forest, those of length 0 among them.
+
+    Of ranks instead of lengths: mutual reachabilities are equal in large numbers, scipy's sort decides differently
+    among equal ones on different processors, and reads a stored 0 as "no edge".
+    """
+    lengths = edges.data.astype(np.float64)
+    order = np.argsort(lengths, kind="stable")
+    edges.data = np.empty(len(order))
+    edges.data[order] = np.arange(1, len(order) + 1)
     tree = minimum_spanning_tree(edges, overwrite=True).tocoo()
-    length = np.where(tree.data <= np.finfo(np.float64).tiny, 0.0, tree.data)
-    return tree.row, tree.col, length
+    return tree.row, tree.col, lengths[order[tree.data.astype(np.int64) - 1]]
 
 
 def _bridges(
@@ -154,7 +159,7 @@ def _bridges(
     chosen = [rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(np.int64)] for rows in members]
     starts = np.cumsum([0, *(len(rows) for rows in chosen[:-1])])
     everyone = np.concatenate(chosen)
-    points = X[everyone] - X[everyone].mean(axis=0)
+    points = X[everyone].astype(np.float64) - X[everyone].mean(axis=0, dtype=np.float64)
     norms = np.einsum("nd,nd->n", points, points)
     ends: list[tuple[int, int, float]] = []
     for c, (rows, start) in enumerate(zip(chosen, starts, strict=True)):
@@ -171,10 +176,10 @@ def _bridges(
 
 
 def _squared_distances_to_set(
-    points: NDArray[np.float32], norms: NDArray[np.float32], chosen: slice
-) -> NDArray[np.float32]:
+    points: NDArray[np.float64], norms: NDArray[np.float64], chosen: slice
+) -> NDArray[np.float64]:
     """From each point to the nearest of the chosen ones, shape ``(n_points,)``; few of them are met at once."""
-    apart = np.full(len(points), np.inf, np.float32)
+    apart = np.full(len(points), np.inf)
     for begin in range(chosen.start, chosen.stop, BLOCK_POINTS):
         part = slice(begin, min(begin + BLOCK_POINTS, chosen.stop))
         products = points[part] @ points.T

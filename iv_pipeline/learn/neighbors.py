@@ -15,12 +15,15 @@ import numpy as np
 from iv_pipeline.engine import n_workers
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.cells import Cells, Reach, fit_cells, sorted_by_difference
+from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EXACT_ROWS = 20_000
+EXACT_ROWS = REPRODUCIBLE_ROWS
 """Up to here all pairs are compared: less than building cells would cost, and no recall to lose."""
+SPARE_NEIGHBORS = 8
+"""Candidates beyond those asked for that float32 distances are ranked by; float64 distances rank them anew."""
 RECALL_QUERIES = 1_000
 """Rows whose exact neighbours say how many cells to look into, and as many that say how well it went."""
 RECALL_NEIGHBORS = 15
@@ -137,6 +140,7 @@ class NeighborSearch:
     """
 
     def __init__(self, X: NDArray[np.float32], seed: int = 0) -> None:
+        self._X = X
         if len(X) <= EXACT_ROWS:
             self._cells = fit_cells(X, seed)
             self._reach = Reach(self._cells.n_cells, self._cells.n_cells)
@@ -145,21 +149,42 @@ class NeighborSearch:
 
     def __call__(self, X: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Indices and distances of the points nearest to each row, ``(n_rows, min(k, n_points))``."""
-        return self._cells.search(X, min(k, len(self._cells.rows)), self._reach)
+        k = min(k, len(self._X))
+        if len(self._X) > EXACT_ROWS:
+            return self._cells.search(X, k, self._reach)
+        found, _ = self._cells.search(X, min(k + SPARE_NEIGHBORS, len(self._X)), self._reach)
+        return _nearest_of(found, X, self._X, k)
 
 
 def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -> NDArray[np.int32]:
     """The `k` points nearest to each query by exact search, shape ``(n_queries, k)``, nearest first."""
+    return _search(queries, points, k)[0]
+
+
+def _search(
+    queries: NDArray[np.float32], points: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Indices and distances of the `k` points nearest to each query, by exact search."""
     import faiss
 
     faiss.omp_set_num_threads(n_workers())
     # float32 norms cancel where points lie far from the origin: move it to their middle
     middle = points.mean(axis=0, dtype=np.float64).astype(np.float32)
     _, indices = faiss.knn(
-        np.ascontiguousarray(queries - middle), np.ascontiguousarray(points - middle), min(k, len(points))
+        np.ascontiguousarray(queries - middle),
+        np.ascontiguousarray(points - middle),
+        min(k + SPARE_NEIGHBORS, len(points)),
     )
-    found: NDArray[np.int32] = indices.astype(np.int32)
-    return found
+    return _nearest_of(indices.astype(np.int32), queries, points, k)
+
+
+def _nearest_of(
+    candidates: NDArray[np.int32], queries: NDArray[np.float32], points: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The nearest `k` of some candidates of each query by distances in float64, of equally near ones the first."""
+    ordered = np.sort(candidates, axis=1)  # the order of near ties depends on the processor
+    found, apart = sorted_by_difference(queries, points, ordered, np.float64)
+    return found[:, :k], apart[:, :k]
 
 
 def recall_of(truth: NDArray[np.integer[Any]], found: NDArray[np.integer[Any]]) -> float:
@@ -170,8 +195,9 @@ def recall_of(truth: NDArray[np.integer[Any]], found: NDArray[np.integer[Any]]) 
 
 
 def _exact_graph(X: NDArray[np.float32], n_neighbors: int) -> NeighborGraph:
-    found = nearest(X, X, n_neighbors + 1)
-    return NeighborGraph(*sorted_by_difference(X, X, without_self(found, np.arange(len(X)))), recall=1.0)
+    indices, distances = _search(X, X, n_neighbors + 1)
+    kept = _not_self(indices, np.arange(len(X)))
+    return NeighborGraph(indices[kept].reshape(len(X), -1), distances[kept].reshape(len(X), -1), recall=1.0)
 
 
 def without_self(indices: NDArray[Any], rows: NDArray[np.integer[Any]]) -> NDArray[Any]:

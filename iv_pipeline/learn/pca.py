@@ -13,6 +13,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from iv_pipeline.errors import InputError
+from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS, grid_step, to_grid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,6 +41,9 @@ class PCA:
         Of each component, shape ``(n_components,)``, float64, descending.
     total_variance
         Of the scaled data.
+    step
+        Spacing of the grid that reduced rows are rounded to after a product in float64, so that they are the same
+        on every processor; 0 for a product in float32, as fits of many rows have.
     """
 
     mean: NDArray[np.float64]
@@ -47,6 +51,7 @@ class PCA:
     components: NDArray[np.float64]
     explained_variance: NDArray[np.float64]
     total_variance: float
+    step: float = 0.0
 
     @property
     def n_components(self) -> int:
@@ -70,12 +75,14 @@ class PCA:
             "components": self.components,
             "explained_variance": self.explained_variance,
             "total_variance": np.asarray(self.total_variance),
+            "step": np.asarray(self.step),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PCA:
-        """The inverse of `to_arrays`."""
-        return cls(**{**arrays, "total_variance": float(arrays["total_variance"])})  # type: ignore[arg-type]
+        """The inverse of `to_arrays`; arrays of an earlier version have no `step`."""
+        numbers = {key: float(arrays[key]) for key in ("total_variance", "step") if key in arrays}
+        return cls(**{**arrays, **numbers})  # type: ignore[arg-type]
 
 
 def pack_maps(maps: Mapping[str, PCA]) -> dict[str, NDArray[Any]]:
@@ -132,6 +139,7 @@ def fit_pca(statistics: Statistics, scaler: Scaler, variance: float, max_compone
         components=components * signs[:, None],
         explained_variance=values[:n_components],
         total_variance=total,
+        step=grid_step(total) if statistics.n_rows <= REPRODUCIBLE_ROWS else 0.0,
     )
 
 
@@ -146,14 +154,19 @@ class Projection:
 
     def __init__(self, maps: Sequence[PCA]) -> None:
         stacked = np.concatenate([(pca.components / pca.scale).T for pca in maps], axis=1)
-        self._mean = maps[0].mean.astype(np.float32)
-        self._matrix = stacked.astype(np.float32)
-        # what rounding the mean to float32 left over, mapped like the rest
-        self._residue = ((self._mean - maps[0].mean) @ stacked).astype(np.float32)
+        self._steps = [pca.step for pca in maps]
+        self._dtype: type[np.floating[Any]] = np.float64 if all(self._steps) else np.float32
+        self._mean: NDArray[np.floating[Any]] = maps[0].mean.astype(self._dtype)
+        self._matrix: NDArray[np.floating[Any]] = stacked.astype(self._dtype)
+        # what rounding the mean left over, mapped like the rest
+        self._residue = ((self._mean - maps[0].mean) @ stacked).astype(self._dtype)
         self._ends = np.cumsum([pca.n_components for pca in maps])[:-1]
 
     def __call__(self, rows: NDArray[np.floating[Any]]) -> list[NDArray[np.float32]]:
         """Reduce raw rows, shape ``(n_rows, n_features)``, to one float32 matrix for each map."""
         with np.errstate(invalid="ignore", over="ignore"):
-            reduced = (rows.astype(np.float32, copy=False) - self._mean) @ self._matrix + self._residue
-        return [np.ascontiguousarray(part) for part in np.split(reduced, self._ends, axis=1)]
+            reduced = (rows.astype(self._dtype, copy=False) - self._mean) @ self._matrix + self._residue
+        parts = np.split(reduced, self._ends, axis=1)
+        return [
+            np.ascontiguousarray(to_grid(part, step)) for part, step in zip(parts, self._steps, strict=True)
+        ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from iv_pipeline.learn.embedding import (
 )
 from iv_pipeline.learn.neighbors import NeighborSearch, neighbor_graph
 from iv_pipeline.learn.pca import PCA, fit_pca
+from iv_pipeline.learn.precision import grid_step
 from iv_pipeline.learn.scaling import fit_scaler
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from iv_pipeline.engine import BatchedMatrix
     from iv_pipeline.learn.statistics import Statistics
+
+Floats = TypeVar("Floats", np.float32, np.float64)
 
 LEAST_VARIANCE = 1e-6
 """Share of a block's largest variance below which whitening would only amplify rounding."""
@@ -167,18 +170,16 @@ def represent(
     embedder
         How, if the recipe embeds.
     """
-    parts = [
-        (block * weights(block.var(axis=0, dtype=np.float64), recipe.whiten)).astype(np.float32)
-        for block in blocks
-    ]
+    parts = [block * weights(block.var(axis=0, dtype=np.float64), recipe.whiten) for block in blocks]
     widths = [part.shape[1] for part in parts]
     joined = np.hstack(parts)
     if recipe.normalize:
         joined = _of_unit_length(joined, widths)
-    return embed_parts(joined, widths, recipe.parts(widths), embedder) if recipe.embed else joined
+    source: NDArray[np.float32] = joined.astype(np.float32)
+    return embed_parts(source, widths, recipe.parts(widths), embedder) if recipe.embed else source
 
 
-def _of_unit_length(rows: NDArray[np.float32], widths: Sequence[int]) -> NDArray[np.float32]:
+def _of_unit_length(rows: NDArray[Floats], widths: Sequence[int]) -> NDArray[Floats]:
     """Blocks of columns, each scaled to unit length in every row; rows of zeros stay."""
     unit = rows.copy()
     for begin, end in itertools.pairwise(np.cumsum([0, *widths]).tolist()):
@@ -221,12 +222,14 @@ def fit_block_maps(
     for m, begin in zip(maps, ends[:-1], strict=True):
         components[row : row + m.n_components, begin : begin + m.components.shape[1]] = m.components
         row += m.n_components
+    explained = np.concatenate([m.explained_variance for m in maps])
     joined = PCA(
         statistics.mean,
         np.concatenate([m.scale for m in maps]),
         components,
-        np.concatenate([m.explained_variance for m in maps]),
+        explained,
         sum(m.total_variance for m in maps),
+        grid_step(float(explained.sum())) if all(m.step for m in maps) else 0.0,
     )
     kept = [m.n_components for m in maps]
     return Reduction(joined, kept if recipe.normalize else ()), kept
@@ -241,6 +244,7 @@ def _block_map(statistics: Statistics, recipe: Recipe, variance: float, max_comp
         fitted.components * weight[:, None],
         fitted.explained_variance * weight**2,
         fitted.total_variance,
+        fitted.step,
     )
 
 
@@ -406,6 +410,6 @@ def pack_fit(reduction: Reduction, parts: Sequence[slice]) -> dict[str, NDArray[
 
 def unpack_fit(arrays: Mapping[str, NDArray[Any]]) -> tuple[Reduction, list[slice]]:
     """The inverse of `pack_fit`."""
-    pca = PCA.from_arrays({f.name: arrays[f.name] for f in fields(PCA)})
+    pca = PCA.from_arrays({f.name: arrays[f.name] for f in fields(PCA) if f.name in arrays})
     parts = [slice(begin, end) for begin, end in arrays["parts"].tolist()]
     return Reduction(pca, arrays["unit_blocks"].tolist()), parts

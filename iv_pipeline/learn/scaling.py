@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from iv_pipeline.learn.statistics import Statistics
 
 
+SCALERS = ("standard", "minmax", "robust")
+"""Names of the scalers; among equally good ones the first is taken."""
+
+
 def fit_scaler(kind: str, statistics: Statistics, blocks: Sequence[int] = ()) -> Scaler:
     """The scaler `kind` of the data that `statistics` describe.
 
@@ -44,7 +48,7 @@ def fit_scaler(kind: str, statistics: Statistics, blocks: Sequence[int] = ()) ->
     elif kind == "robust":
         center, scale = statistics.quartiles[1], statistics.quartiles[2] - statistics.quartiles[0]
     else:
-        raise ValueError(f"unknown scaler {kind!r}: use standard, minmax or robust")
+        raise ValueError(f"unknown scaler {kind!r}: use one of {', '.join(SCALERS)}")
     scale = np.where(scale < 10 * np.finfo(np.float64).eps, 1.0, scale)
     if len(blocks) > 1:
         scale = scale * _block_weights(statistics, scale, blocks)

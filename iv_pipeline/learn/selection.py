@@ -5,6 +5,10 @@ leading criterion is **cross-descriptor predictability**: a cluster that shows s
 from a descriptor that took no part in it, a cluster that is an artefact of one network cannot. Where no other
 descriptor exists, the pictures themselves judge; where there are none, **identity**: do photos of one vehicle
 fall together? Without identities **stability** leads: do clusterings of disjoint parts agree on a third?
+
+Candidates whose score is no further from the best than chance moves the difference are **tied** with it. A fixed
+order decides among them: what was chosen before, then what leaves no image unlabelled, then the simpler
+representation, scaler and algorithm.
 """
 
 from __future__ import annotations
@@ -19,81 +23,29 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Clustering, Space
-from iv_pipeline.learn.neighbors import nearest
+from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space
+from iv_pipeline.learn.criteria import (
+    UNDEFINED,
+    Predictor,
+    Score,
+    agreement_score,
+    identity_score,
+    internal_scores,
+    mean_score,
+    standard_error_of_difference,
+)
+from iv_pipeline.learn.representation import RECIPES
+from iv_pipeline.learn.scaling import SCALERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-PREDICTOR_NEIGHBORS = 15
-SILHOUETTE_ROWS = 2_000
 BUDGET_TOLERANCE = 0.7
 """Clusterings with fewer than this share of the budget are not compared with those that use it."""
-LASTING_SHARE = 0.95
-"""Share of the best score at which what an earlier fit chose is chosen again, so that names last."""
-
-
-@dataclass(frozen=True)
-class Predictor:
-    """Predicts the clusters of some rows from their neighbours among others, in a descriptor of its own.
-
-    Attributes
-    ----------
-    known
-        Rows whose cluster is given, shape ``(n_rows, n_neighbors)``, int64: for each row to predict, its
-        neighbours.
-    rows
-        Rows to predict, shape ``(n_rows,)``, int64.
-    """
-
-    known: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-    def score(self, labels: NDArray[np.int32], n_clusters: int) -> float:
-        """What the predictions tell about the clusters, as a share of what `n_clusters` could tell.
-
-        Mutual information of predicted and given clusters less the one expected by chance (Vinh, Epps, Bailey
-        2010), over the logarithm of `n_clusters`: 1 if so many clusters of equal size are all predicted rightly,
-        about 0 by chance. The adjusted index proper divides by the entropy of the clusters at hand instead, and so
-        forgives clusters that tell little: a giant one with a few crumbs is predicted easily.
-
-        Parameters
-        ----------
-        labels
-            Cluster of each row, −1 for noise, which is predicted like a cluster; shape ``(n_rows,)``.
-        n_clusters
-            The same for all clusterings that are compared: the naming budget.
-        """
-        from sklearn.metrics import mutual_info_score
-        from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
-
-        shifted = labels.astype(np.int64) - NOISE
-        n_labels = int(shifted.max()) + 1
-        flat = shifted[self.known] + np.arange(len(self.rows))[:, None] * n_labels
-        votes = np.bincount(flat.ravel(), minlength=len(self.rows) * n_labels).reshape(-1, n_labels)
-        table = contingency_matrix(shifted[self.rows], votes.argmax(axis=1), sparse=True)
-        told = mutual_info_score(None, None, contingency=table)
-        by_chance = expected_mutual_information(table, len(self.rows))
-        return float((told - by_chance) / np.log(n_clusters))
-
-
-def fit_predictor(view: NDArray[np.float32], seed: int = 0) -> Predictor:
-    """A k-nearest-neighbour predictor that learns on one half of the rows and is judged on the other.
-
-    Parameters
-    ----------
-    view
-        The same rows in another descriptor, shape ``(n_rows, n_features)``; rows with NaN take no part.
-    seed
-        Of the halves.
-    """
-    rows = np.flatnonzero(np.isfinite(view).all(axis=1))
-    rows = np.random.default_rng(seed).permutation(rows)
-    learn, judge = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-    found = nearest(view[judge], view[learn], PREDICTOR_NEIGHBORS)
-    return Predictor(learn[found], judge)
+INCUMBENT_SHARE = 0.95
+"""Keep the previous choice if it scores at least this share of the best (hysteresis)."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +79,8 @@ class Candidate:
 class Trial:
     """One clustering of the sample, and how well it did.
 
-    It is fitted again on all rows if it is `kept`, best if it `won`; an `incumbent` won the fit before.
+    It is fitted again on all rows if it is `kept`. It was chosen if it `won`, among those that are `tied` with the
+    best; an `incumbent` won the fit before.
     """
 
     scaler: str
@@ -135,10 +88,12 @@ class Trial:
     algorithm: str
     tried: dict[str, Any]
     clustering: Clustering
-    scores: dict[str, float]
+    measured: dict[str, Score]
+    internal: dict[str, float]
     predicted_by: dict[str, float]
     seconds: float
     kept: bool = False
+    tied: bool = False
     won: bool = False
     incumbent: bool = False
 
@@ -146,6 +101,11 @@ class Trial:
     def n_clusters(self) -> int:
         """Number of clusters found."""
         return self.clustering.n_clusters
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Value of every criterion; NaN where one has no meaning."""
+        return {name: score.value for name, score in self.measured.items()} | self.internal
 
 
 @dataclass(frozen=True)
@@ -186,9 +146,13 @@ class Selection:
                     "n_clusters": trial.n_clusters,
                     "noise_share": trial.clustering.noise_share,
                     **trial.scores,
+                    "standard_error": trial.measured[self.criterion].standard_error
+                    if np.isfinite(trial.scores[self.criterion])
+                    else np.nan,
                     "predicted_by": json.dumps(trial.predicted_by),
                     "seconds": trial.seconds,
                     "kept": trial.kept,
+                    "tied": trial.tied,
                     "won": trial.won,
                     "incumbent": trial.incumbent,
                     "criterion": self.criterion,
@@ -226,100 +190,44 @@ class Judge:
     witnesses: str = "other descriptors"
     seed: int = 0
 
-    def predict(self, labels: NDArray[np.int32]) -> dict[str, float]:
+    def predict(self, labels: NDArray[np.int32]) -> dict[str, Score]:
         """How well each other descriptor predicts the clusters."""
-        return {n: predictor.score(labels, self.naming_budget) for n, predictor in self.predictors.items()}
+        return {n: predictor.measure(labels, self.naming_budget) for n, predictor in self.predictors.items()}
 
-    def predict_without(self, left_out: str, labels: NDArray[np.int32]) -> float:
+    def predict_without(self, left_out: str, labels: NDArray[np.int32]) -> Score:
         """How well a descriptor that takes part predicts the clusters that the others make without it."""
-        return self.own[left_out].score(labels, self.naming_budget)
+        return self.own[left_out].measure(labels, self.naming_budget)
 
     def score(
         self,
         space: Space,
         clustering: Clustering,
-        predicted_by: Mapping[str, float],
+        predicted_by: Mapping[str, Score],
         refit: Callable[[Space], Clustering] | None,
-    ) -> dict[str, float]:
-        """All criteria; NaN where one has no meaning."""
+    ) -> dict[str, Score]:
+        """The criteria that may lead; undefined where one has no meaning."""
         return {
-            "predictability": float(np.mean(list(predicted_by.values()))) if predicted_by else np.nan,
+            "predictability": mean_score(list(predicted_by.values())),
             "stability": _stability(space, clustering, refit, self.seed),
-            "identity": _identity(clustering.labels, self.identities),
-            **internal_scores(space.X, clustering.labels, self.seed),
+            "identity": identity_score(clustering.labels, self.identities),
         }
-
-
-def internal_scores(X: NDArray[np.float32], labels: NDArray[np.int32], seed: int = 0) -> dict[str, float]:
-    """Calinski–Harabasz, Davies–Bouldin and silhouette of the rows that are in a cluster.
-
-    Parameters
-    ----------
-    X
-        Shape ``(n_rows, n_features)``.
-    labels
-        Shape ``(n_rows,)``, −1 for noise.
-    seed
-        Of the rows that the silhouette is computed on, at most `SILHOUETTE_ROWS`.
-    """
-    from sklearn import metrics
-
-    inside = labels != NOISE
-    X, labels = X[inside], labels[inside]
-    n_clusters = len(np.unique(labels))
-    if not 2 <= n_clusters < len(labels):
-        return dict.fromkeys(("calinski_harabasz", "davies_bouldin", "silhouette"), np.nan)
-    rows = np.random.default_rng(seed).permutation(len(labels))[:SILHOUETTE_ROWS]
-    some = len(np.unique(labels[rows]))
-    return {
-        "calinski_harabasz": float(metrics.calinski_harabasz_score(X, labels)),
-        "davies_bouldin": float(metrics.davies_bouldin_score(X, labels)),
-        "silhouette": float(metrics.silhouette_score(X[rows], labels[rows]))
-        if 2 <= some < len(rows)
-        else np.nan,
-    }
 
 
 def _stability(
     space: Space, clustering: Clustering, refit: Callable[[Space], Clustering] | None, seed: int
-) -> float:
+) -> Score:
     """Adjusted Rand index, on a third of the rows, of clusterings fitted on the other two thirds each."""
-    from sklearn.metrics import adjusted_rand_score
-
     if refit is None or clustering.model is None or space.n_rows < 3 * clustering.n_clusters:
-        return np.nan
+        return UNDEFINED
     rows = np.random.default_rng(seed).permutation(space.n_rows)
     first, second, third = np.array_split(rows, 3)
     labels = []
     for part in (first, second):
         model = refit(Space(space.X[np.sort(part)], space.seed, space.n_neighbors, space.min_samples)).model
         if model is None:
-            return np.nan
+            return UNDEFINED
         labels.append(model.predict(space.X[third])[0])
-    return float(adjusted_rand_score(*labels))
-
-
-def _identity(labels: NDArray[np.int32], identities: NDArray[np.int64] | None) -> float:
-    """How much likelier two photos of one vehicle share a cluster than two photos at random.
-
-    ``(p - c) / (1 - c)`` with `p` the share of pairs of one vehicle in one cluster and `c` that of all pairs:
-    1 if photos of a vehicle always fall together, 0 by chance.
-    """
-    if identities is None:
-        return np.nan
-    known = identities >= 0
-    labels, identities = labels[known], identities[known]
-    if len(labels) < 2:
-        return np.nan
-    joint = pd.Series(1, index=range(len(labels))).groupby([identities, labels]).size().to_numpy()
-    vehicles = np.unique(identities, return_counts=True)[1]
-    clusters = np.unique(labels, return_counts=True)[1]
-    pairs = (vehicles * (vehicles - 1)).sum()
-    if not pairs:
-        return np.nan
-    together = (joint * (joint - 1)).sum() / pairs
-    chance = (clusters * (clusters - 1)).sum() / (len(labels) * (len(labels) - 1))
-    return float((together - chance) / (1 - chance)) if chance < 1 else np.nan
+    return agreement_score(*labels)
 
 
 def run_trials(
@@ -331,6 +239,7 @@ def run_trials(
     fixed: Mapping[str, Any] | None = None,
     before: Mapping[str, Any] | None = None,
     fewer: Sequence[int] = (),
+    make_again: Callable[[str, str], Candidate] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection:
     """Try every candidate × algorithm × parameters on the sample, and choose.
@@ -352,6 +261,9 @@ def run_trials(
         parameters. It wins again unless another is better by more than chance would have it.
     fewer
         Numbers of clusters below the budget to try what won with, so that a person sees what naming fewer costs.
+    make_again
+        Makes the candidate of a scaler and a representation once more, if one that had been left behind wins after
+        all; without it what fewer clusters cost is then left out.
     progress
         Told what was tried.
 
@@ -374,8 +286,11 @@ def run_trials(
         progress(f"{candidate.representation} of {candidate.scaler}: {n_tried} clusterings tried")
         winner = _winner(trials, budget, chosen, before)
         if any(trial is winner for trial in trials[done:]):
-            leading = candidate  # only a later candidate can take the lead from it
+            leading = candidate
     selection = _select(trials, budget, chosen, before, judge.witnesses)
+    won = selection.winner.scaler, selection.winner.representation
+    if leading is None or (leading.scaler, leading.representation) != won:
+        leading = make_again(*won) if make_again else None
     if leading is None:
         return selection
     return _with_fewer(selection, leading, judge, budget, [k for k in fewer if k < budget])
@@ -433,15 +348,16 @@ def _try(
             left_out: judge.predict_without(left_out, algorithm.fit(space, parameters).labels)
             for left_out, space in candidate.without.items()
         }
-    scores = judge.score(candidate.space, clustering, predicted_by, refit)
+    measured = judge.score(candidate.space, clustering, predicted_by, refit)
     return Trial(
         candidate.scaler,
         candidate.representation,
         name,
         parameters,
         clustering,
-        scores,
-        predicted_by,
+        measured,
+        internal_scores(candidate.space.X, clustering.labels, judge.seed),
+        {name: score.value for name, score in predicted_by.items()},
         seconds,
     )
 
@@ -460,6 +376,8 @@ def _select(
         what = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "n_clusters")
         raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
     winner.won = True
+    for trial in _tied(candidates, criterion):
+        trial.tied = True
     for trial in trials:
         trial.incumbent = before is not None and _is(trial, before)
     beside = [t for t in trials if (t.scaler, t.representation) == (winner.scaler, winner.representation)]
@@ -468,7 +386,7 @@ def _select(
         best = (
             winner
             if any(t is winner for t in trials_of)
-            else max(within or trials_of, key=lambda t: _rank(t, criterion))
+            else min(_tied(within or trials_of, criterion), key=_simplicity)
         )
         best.kept = True
     reason = _reason(winner, candidates, criterion, budget, chosen, witnesses)
@@ -493,24 +411,47 @@ def _eligible(trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any]) -
 def _winner(
     trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any], before: Mapping[str, Any] | None
 ) -> Trial | None:
-    """The best leading score among eligible trials, or what won before if it comes near; None if none is."""
+    """The incumbent if it is tied with the best or near it, else the simplest tie; None without candidates."""
     candidates, criterion = _eligible(trials, budget, chosen), _criterion(trials)
     if not candidates:
         return None
+    tied = _tied(candidates, criterion)
+    if before is not None:
+        enough = INCUMBENT_SHARE * max(_rank(trial, criterion) for trial in candidates)
+        for trial in candidates:
+            near = enough > 0 and _rank(trial, criterion) >= enough
+            if _is(trial, before) and (near or any(trial is t for t in tied)):
+                return trial
+    return min(tied, key=_simplicity)
+
+
+def _tied(candidates: Sequence[Trial], criterion: str) -> list[Trial]:
+    """The best candidate, and those that chance might have put before it.
+
+    The one-standard-error rule (Breiman, Friedman, Olshen, Stone 1984), with the error of the difference: all
+    candidates are judged on the same rows, and much of what chance does to one it does to the other.
+    """
     best = max(candidates, key=lambda trial: _rank(trial, criterion))
-    return _lasting(candidates, best, criterion, before) or best
+    score = best.measured[criterion]
+    if not np.isfinite(score.value):
+        return [best]
+    return [
+        trial
+        for trial in candidates
+        if trial is best
+        or score.value - trial.scores[criterion]
+        <= standard_error_of_difference(score, trial.measured[criterion])
+    ]
 
 
-def _lasting(
-    candidates: list[Trial], best: Trial, criterion: str, before: Mapping[str, Any] | None
-) -> Trial | None:
-    """What won before, if it is among the candidates and hardly worse than the best."""
-    if before is None or not best.scores[criterion] > 0:
-        return None
-    same = [t for t in candidates if _is(t, before)]
-    if same and _rank(same[0], criterion) >= LASTING_SHARE * best.scores[criterion]:
-        return same[0]
-    return None
+def _simplicity(trial: Trial) -> tuple[bool, int, int, int]:
+    """Sort key among ties: clusterings of all rows first, then by steps to the vectors, scaler and algorithm."""
+    return (
+        trial.clustering.noise_share > 0,
+        list(RECIPES).index(trial.representation),
+        SCALERS.index(trial.scaler),
+        list(ALGORITHMS).index(trial.algorithm),
+    )
 
 
 def _is(trial: Trial, before: Mapping[str, Any]) -> bool:
@@ -544,14 +485,13 @@ def _reason(
     others = [t for t in candidates if t is not winner and np.isfinite(t.scores[criterion])]
     score = winner.scores[criterion]
     best = max((t.scores[criterion] for t in others), default=-np.inf) <= score or not np.isfinite(score)
-    how = "best" if best else "almost best"
+    how = "best" if best else "as well as the best" if winner.tied else "almost best"
     what = {
         "predictability": f"{witnesses} predict its clusters {how}",
         "identity": f"nobody else could judge, and photos of one vehicle fall together {how}",
         "stability": f"nobody else could judge, and it agrees {how} with itself on disjoint parts",
     }[criterion]
-    if not best:
-        what += " and it was chosen before"
+    what += _tie_in_words(winner, candidates)
     sentence = (
         f"{winner.algorithm} on {described(winner.scaler, winner.representation)} with {winner.n_clusters} "
         f"clusters: of {len(candidates)} candidates at the naming budget of {budget}, {what} ({criterion} "
@@ -565,6 +505,17 @@ def _reason(
         )
     fixed = ", ".join(f"{key} {value}" for key, value in chosen.items())
     return f"{sentence})" + (f"; fixed in the configuration: {fixed}" if fixed else "")
+
+
+def _tie_in_words(winner: Trial, candidates: Sequence[Trial]) -> str:
+    """How many candidates the winner is tied with, and why it was chosen among them; empty if it won outright."""
+    if not winner.tied:
+        return " and it was chosen before"
+    n_others = sum(trial.tied for trial in candidates) - 1
+    if not n_others:
+        return ""
+    why = "chosen before" if winner.incumbent else "the simplest of them"
+    return f", tied with {n_others} {'other' if n_others == 1 else 'others'}; {why}"
 
 
 def described(scaler: str, representation: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordered, map_rows, n_workers
 from iv_pipeline.errors import InputError
+from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 QUANTILES = tuple(np.linspace(0, 1, 129).tolist())
 """Shares that quantiles are kept of: each addition of later rows moves them by at most one of these steps."""
 PRODUCT_ROWS = 8192
-"""Rows multiplied at once in float32; their products are added up in float64."""
+"""Rows multiplied at once; products in float32 are added up in float64."""
 QUARTILE_BUFFER_BYTES = 512 * 2**20
 """Columns gathered at once on all threads together: the more, the fewer times each row is visited."""
 
@@ -212,8 +213,9 @@ class _Moments:
 def compute_statistics(matrix: BatchedMatrix) -> Statistics:
     """Statistics of a descriptor.
 
-    Rows are shifted by a first guess of the mean and divided by a power of two before they are squared in
-    float32, so that neither an offset nor the scale of a feature costs precision.
+    Rows are shifted by a first guess of the mean and divided by a power of two before they are squared, so that
+    neither an offset nor the scale of a feature costs precision. Squares are float32, and float64 up to
+    `REPRODUCIBLE_ROWS` rows.
 
     Parameters
     ----------
@@ -227,10 +229,11 @@ def compute_statistics(matrix: BatchedMatrix) -> Statistics:
     """
     n_rows, n_features = matrix.shape
     shift, scale = _first_guess(matrix)
+    dtype = np.float64 if n_rows <= REPRODUCIBLE_ROWS else np.float32
     moments = _empty_moments(n_features)
     usable = []
     with blas_threads(1):  # the batches run in parallel
-        for part, finite in map_rows(lambda rows: _moments(rows, shift, scale), matrix):
+        for part, finite in map_rows(lambda rows: _moments(rows, shift, scale, dtype), matrix):
             moments.add(part)
             usable.append(finite)
     mask = np.concatenate(usable)
@@ -267,7 +270,10 @@ def _first_guess(matrix: BatchedMatrix) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def _moments(
-    rows: NDArray[np.float32], shift: NDArray[np.float32], scale: NDArray[np.float32]
+    rows: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    dtype: type[np.floating[Any]],
 ) -> tuple[_Moments, NDArray[np.bool_]]:
     finite = finite_rows(rows)
     if not finite.all():
@@ -276,18 +282,23 @@ def _moments(
         return _empty_moments(rows.shape[1]), finite
     inverse = np.reciprocal(scale)
     parts = [
-        _shifted_sums(rows[i : i + PRODUCT_ROWS], shift, inverse) for i in range(0, len(rows), PRODUCT_ROWS)
+        _shifted_sums(rows[i : i + PRODUCT_ROWS], shift, inverse, dtype)
+        for i in range(0, len(rows), PRODUCT_ROWS)
     ]
     total, products = parts[0] if len(parts) == 1 else map(_added_up, zip(*parts, strict=True))
     return _Moments(len(rows), total, products, rows.min(axis=0), rows.max(axis=0)), finite
 
 
 def _shifted_sums(
-    rows: NDArray[np.float32], shift: NDArray[np.float32], inverse: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    rows: NDArray[np.float32],
+    shift: NDArray[np.float32],
+    inverse: NDArray[np.float32],
+    dtype: type[np.floating[Any]],
+) -> tuple[NDArray[np.float64], NDArray[np.floating[Any]]]:
     """Sums and products of shifted and scaled rows, few enough for products in float32."""
     z = rows - shift
     z *= inverse
+    z = z.astype(dtype, copy=False)
     # NumPy sees that both are one matrix, multiplies half of it, and lets go of the interpreter meanwhile
     return z.sum(axis=0, dtype=np.float64), z.T @ z
 

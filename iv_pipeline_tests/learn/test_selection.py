@@ -8,14 +8,8 @@ from sklearn.metrics import silhouette_score
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn import selection
 from iv_pipeline.learn.clustering import Space
-from iv_pipeline.learn.selection import (
-    Candidate,
-    Judge,
-    Selection,
-    fit_predictor,
-    internal_scores,
-    run_trials,
-)
+from iv_pipeline.learn.criteria import fit_predictor, internal_scores
+from iv_pipeline.learn.selection import Candidate, Judge, Selection, run_trials
 
 
 def two_views(n_rows: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

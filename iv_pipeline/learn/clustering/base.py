@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from iv_pipeline.engine import ArrayBatches, BatchedMatrix, map_rows, n_workers
+from iv_pipeline.engine import ArrayBatches, BatchedMatrix, map_rows
 from iv_pipeline.errors import InputError
+from iv_pipeline.learn.clustering.lloyd import lloyd
 from iv_pipeline.learn.hierarchy import Hierarchy, build_hierarchy
 from iv_pipeline.learn.neighbors import NeighborGraph, neighbor_graph
 from iv_pipeline.learn.ward import ward_merges
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 N_PROTOTYPES = 2_000
 ROWS_PER_PROTOTYPE = 50
 """Rows that prototypes are placed by, if there are more; all rows weigh them."""
+PROTOTYPE_ROUNDS = 6
+"""Rounds of Lloyd's algorithm that place them."""
 NOISE = -1
 
 
@@ -95,25 +98,15 @@ class Space:
     def prototypes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At most `N_PROTOTYPES` centroids, and how many rows each stands for.
 
-        The rows themselves if they are few; otherwise the centroids of k-means.
+        The rows themselves if they are few; otherwise centroids of k-means, started from random rows.
         """
         if self.n_rows <= N_PROTOTYPES:
             return self.X, np.ones(self.n_rows, np.int64)
-        import faiss
-
-        faiss.omp_set_num_threads(n_workers())
-        kmeans = faiss.Kmeans(
-            self.X.shape[1],
-            N_PROTOTYPES,
-            niter=6,
-            seed=self.seed + 1,
-            min_points_per_centroid=1,
-            max_points_per_centroid=ROWS_PER_PROTOTYPE,
-        )
-        kmeans.train(np.ascontiguousarray(self.X))
-        nearest = kmeans.index.search(np.ascontiguousarray(self.X), 1)[1][:, 0]
+        rows = np.random.default_rng(self.seed + 1).permutation(self.n_rows)
+        sample = self.X[np.sort(rows[: N_PROTOTYPES * ROWS_PER_PROTOTYPE])]
+        centroids = lloyd(ArrayBatches(sample), self.X[rows[:N_PROTOTYPES]], PROTOTYPE_ROUNDS)
+        nearest, _ = self.predict(PrototypeModel(centroids, np.arange(N_PROTOTYPES, dtype=np.int32)))
         counts = np.bincount(nearest, minlength=N_PROTOTYPES)
-        centroids = np.asarray(kmeans.centroids, np.float32)
         return centroids[counts > 0], counts[counts > 0]
 
     @cached_property
@@ -227,13 +220,15 @@ class PrototypeModel:
         labels = np.empty(len(X), np.int32)
         confidence = np.empty(len(X), np.float32)
         order = np.argsort(self.labels, kind="stable")
-        prototypes = self.prototypes[order].astype(np.float32)
+        prototypes = self.prototypes[order].astype(np.float64)
         clusters, starts = np.unique(self.labels[order], return_index=True)
         norms = np.einsum("pd,pd->p", prototypes, prototypes)
-        chunk = max(1, 2**24 // len(prototypes))
+        chunk = max(1, 2**22 // len(prototypes))
         for begin in range(0, len(X), chunk):
-            rows = X[begin : begin + chunk]
-            squared = norms - 2 * rows @ prototypes.T + np.einsum("nd,nd->n", rows, rows)[:, None]
+            rows = X[begin : begin + chunk].astype(np.float64)  # float32 decides near ties by the processor
+            squared = rows @ (-2 * prototypes.T)
+            squared += norms
+            squared += np.einsum("nd,nd->n", rows, rows)[:, None]
             nearest = np.sqrt(np.maximum(np.minimum.reduceat(squared, starts, axis=1), 0))
             first = nearest.argmin(axis=1)
             a = nearest[np.arange(len(rows)), first]

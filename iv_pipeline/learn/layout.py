@@ -1,0 +1,133 @@
+"""UMAP's optimization of a layout, compiled without the liberties that make its result depend on the processor.
+
+UMAP compiles it with fast math: the compiler then reorders and fuses operations as suits the processor, and
+stochastic gradient descent turns a last bit into another layout. Here operations keep their order, are done in
+float64 and stored in float32. Each row draws its negative samples from a generator that its number seeds, and not
+the bits of its coordinates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+from umap.utils import tau_rand_int
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NEGATIVE_SAMPLES = 5
+"""Random rows that a row is pushed away from, for each neighbor that it is drawn to; UMAP's default."""
+LONGEST_STEP = 4.0
+"""Bound on a coordinate's gradient, as in UMAP."""
+
+
+def optimize_layout(
+    layout: NDArray[np.float32],
+    fuzzy: Any,
+    *,
+    a: float,
+    b: float,
+    n_epochs: int,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Draw neighbors together and push random rows apart, by stochastic gradient descent on one thread.
+
+    Parameters
+    ----------
+    layout
+        Where rows start, shape ``(n_rows, n_dimensions)``, float32.
+    fuzzy
+        Symmetric sparse matrix in COO format, shape ``(n_rows, n_rows)``: how surely rows are neighbors. An entry
+        is sampled in a share of the epochs that is its ratio to the largest one.
+    a, b
+        Shape of the similarity ``1 / (1 + a d^(2 b))`` of rows at distance `d`.
+    n_epochs
+        Rounds of optimization.
+    seed
+        Seed of the negative samples.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape of `layout`, float32.
+
+    Notes
+    -----
+    McInnes, Healy, Melville 2018; the updates are those of `umap.layouts.optimize_layout_euclidean`.
+    """
+    weights = fuzzy.data / fuzzy.data.max(initial=0)
+    kept = weights * n_epochs >= 1
+    interval = 1 / weights[kept].astype(np.float64)
+    heads, tails = fuzzy.row[kept].astype(np.int64), fuzzy.col[kept].astype(np.int64)
+    result = np.ascontiguousarray(layout, np.float32).copy()
+    states = _generator_states(len(layout), seed)
+    next_positive, next_negative = interval.copy(), interval / NEGATIVE_SAMPLES
+    for epoch in range(n_epochs):
+        _run_epoch(
+            result, heads, tails, interval, next_positive, next_negative, states, a, b,
+            1 - epoch / n_epochs, epoch,
+        )  # fmt: skip
+    return result
+
+
+def _generator_states(n_rows: int, seed: int) -> NDArray[np.int64]:
+    """State of each row's generator for `umap.utils.tau_rand_int`, shape ``(n_rows, 3)``."""
+    return np.random.default_rng(seed).integers(2**16, 2**31, size=(n_rows, 3), dtype=np.int64)
+
+
+@numba.njit(cache=True)
+def _run_epoch(
+    layout: NDArray[np.float32],
+    heads: NDArray[np.int64],
+    tails: NDArray[np.int64],
+    interval: NDArray[np.float64],
+    next_positive: NDArray[np.float64],
+    next_negative: NDArray[np.float64],
+    states: NDArray[np.int64],
+    a: float,
+    b: float,
+    rate: float,
+    epoch: int,
+) -> None:
+    """One round over all edges that are due; changes `layout`, the next epochs of the edges, and `states`."""
+    n_rows, n_dimensions = layout.shape
+    negative_interval = interval / NEGATIVE_SAMPLES
+    for edge in range(len(heads)):
+        if next_positive[edge] > epoch:
+            continue
+        row, other = heads[edge], tails[edge]
+        squared = _squared_distance(layout, row, other)
+        if squared > 0:
+            power = squared**b
+            pull = -2 * a * b * power / (squared * (a * power + 1))
+            for d in range(n_dimensions):
+                step = rate * _clip(pull * (np.float64(layout[row, d]) - np.float64(layout[other, d])))
+                layout[row, d] += step
+                layout[other, d] -= step
+        next_positive[edge] += interval[edge]
+        n_negative = int((epoch - next_negative[edge]) / negative_interval[edge])
+        for _ in range(n_negative):
+            other = (tau_rand_int(states[row]) & 0x7FFFFFFF) % n_rows  # it may be negative, compiled
+            squared = _squared_distance(layout, row, other)
+            if squared > 0:
+                push = 2 * b / ((0.001 + squared) * (a * squared**b + 1))
+                for d in range(n_dimensions):
+                    apart = np.float64(layout[row, d]) - np.float64(layout[other, d])
+                    layout[row, d] += rate * _clip(push * apart)
+        next_negative[edge] += n_negative * negative_interval[edge]
+
+
+@numba.njit(cache=True)
+def _squared_distance(layout: NDArray[np.float32], row: int, other: int) -> float:
+    total = 0.0
+    for d in range(layout.shape[1]):
+        apart = np.float64(layout[row, d]) - np.float64(layout[other, d])
+        total += apart * apart
+    return total
+
+
+@numba.njit(cache=True)
+def _clip(gradient: float) -> float:
+    return min(max(gradient, -LONGEST_STEP), LONGEST_STEP)
