@@ -1,8 +1,8 @@
 """Does the processor decide? The same delivery under several settings of the libraries that adapt to it.
 
-OpenBLAS, FAISS, Numba and NumPy choose other kernels on other processors, which add in another order. Each setting
-makes them choose as on some other processor, in a process and a data root of its own, up to the stage `clusters`. A
-table tells for each descriptor whether the same configuration was chosen and how far the labels agree.
+OpenBLAS, FAISS, Numba and NumPy choose other kernels on other processors, which add in another order. Each
+setting makes them choose as on some other processor, in a process and a data root of its own, up to the stage
+`clusters`. A table tells for each descriptor whether the same was chosen and how far the labels agree.
 """
 
 from __future__ import annotations

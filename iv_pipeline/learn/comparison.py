@@ -296,7 +296,7 @@ def rank_configurations(trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for score in SCORES:
             ranks = frame[score].rank(method="min", ascending=score in BETTER_LOW)
             columns |= {score: frame[score], f"rank_{score}": ranks.astype("Int64")}
-        columns |= {"kept": frame["kept"], "won": frame["won"]}
+        columns |= {column: frame[column] for column in ("kept", "tied", "won")}
         part = pd.DataFrame(columns)
         part.insert(0, "descriptor", name)
         leading = f"rank_{frame['criterion'].iloc[0]}"

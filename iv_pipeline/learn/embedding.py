@@ -139,7 +139,8 @@ def start_from(X: NDArray[np.float32], n_dimensions: int, seed: int = 0) -> NDAr
     start[:, :width] = X[:, :width]
     spread = np.ptp(start, axis=0)
     start = START_WIDTH * (start - start.min(axis=0)) / np.where(spread > 0, spread, 1)
-    return (to_grid(start, COARSE) + rng.normal(scale=1e-4, size=start.shape)).astype(np.float32)
+    rounded: NDArray[np.float64] = to_grid(start, COARSE) + rng.normal(scale=1e-4, size=start.shape)
+    return rounded.astype(np.float32)
 
 
 def nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -172,11 +173,11 @@ def geometric_median(points: NDArray[np.float32], weight: NDArray[np.float32]) -
     """
     points, weight = points.astype(np.float64), weight.astype(np.float64)
     pull = weight / weight.sum(axis=1, keepdims=True)
-    place: NDArray[np.float64] = (pull[:, None, :] @ points)[:, 0]
+    place = (pull[:, None, :] @ points)[:, 0]
     for _ in range(MEDIAN_ROUNDS):
         distance = np.linalg.norm(points - place[:, None, :], axis=2)
         pull = weight / np.maximum(distance, SAME_PLACE)
         pull /= pull.sum(axis=1, keepdims=True)
         place = (pull[:, None, :] @ points)[:, 0]
-    median: NDArray[np.float32] = np.asarray(place, np.float32)
+    median: NDArray[np.float32] = place.astype(np.float32)
     return median

@@ -103,9 +103,9 @@ def _run_epoch(
             power = squared**b
             pull = -2 * a * b * power / (squared * (a * power + 1))
             for d in range(n_dimensions):
-                step = rate * _clip(pull * (np.float64(layout[row, d]) - np.float64(layout[other, d])))
-                layout[row, d] += step
-                layout[other, d] -= step
+                here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
+                step = rate * _clip(pull * (here - there))
+                layout[row, d], layout[other, d] = here + step, there - step
         next_positive[edge] += interval[edge]
         n_negative = int((epoch - next_negative[edge]) / negative_interval[edge])
         for _ in range(n_negative):
@@ -114,8 +114,8 @@ def _run_epoch(
             if squared > 0:
                 push = 2 * b / ((0.001 + squared) * (a * squared**b + 1))
                 for d in range(n_dimensions):
-                    apart = np.float64(layout[row, d]) - np.float64(layout[other, d])
-                    layout[row, d] += rate * _clip(push * apart)
+                    here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
+                    layout[row, d] = here + rate * _clip(push * (here - there))
         next_negative[edge] += n_negative * negative_interval[edge]
 
 

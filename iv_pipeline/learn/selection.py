@@ -444,13 +444,14 @@ def _tied(candidates: Sequence[Trial], criterion: str) -> list[Trial]:
     ]
 
 
-def _simplicity(trial: Trial) -> tuple[bool, int, int, int]:
-    """Sort key among ties: clusterings of all rows first, then by steps to the vectors, scaler and algorithm."""
+def _simplicity(trial: Trial) -> tuple[bool, int, int, int, int]:
+    """Sort key of ties: clusterings of all rows, then by representation, scaler, algorithm, use of the budget."""
     return (
         trial.clustering.noise_share > 0,
         list(RECIPES).index(trial.representation),
         SCALERS.index(trial.scaler),
         list(ALGORITHMS).index(trial.algorithm),
+        -trial.n_clusters,
     )
 
 

@@ -2,14 +2,12 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.datasets import make_blobs
-from sklearn.metrics import silhouette_score
 
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn import selection
-from iv_pipeline.learn.clustering import Space
-from iv_pipeline.learn.criteria import fit_predictor, internal_scores
-from iv_pipeline.learn.selection import Candidate, Judge, Selection, run_trials
+from iv_pipeline.learn.clustering import Clustering, Space
+from iv_pipeline.learn.criteria import UNDEFINED, Score, fit_predictor
+from iv_pipeline.learn.selection import Candidate, Judge, Selection, Trial, run_trials
 
 
 def two_views(n_rows: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -91,7 +89,7 @@ def test_what_an_earlier_fit_chose_is_chosen_again_unless_another_is_clearly_bet
     before = {key: getattr(other, key) for key in ("scaler", "representation", "algorithm", "tried")}
     assert trials(before=before).winner.scaler == fresh.winner.scaler
     share = other.scores["predictability"] / fresh.winner.scores["predictability"]
-    monkeypatch.setattr(selection, "LASTING_SHARE", share - 0.01)
+    monkeypatch.setattr(selection, "INCUMBENT_SHARE", share - 0.01)
     lasting = trials(before=before)
     assert (lasting.winner.scaler, lasting.winner.tried) == (other.scaler, other.tried)
     assert "almost best and it was chosen before" in lasting.reason
@@ -179,25 +177,111 @@ def test_a_choice_that_was_not_tried_says_so() -> None:
         trials(fixed={"scaler": "robust"})
 
 
-def test_identity_is_one_when_vehicles_stay_together_and_zero_by_chance() -> None:
-    rng = np.random.default_rng(0)
-    vehicles = np.repeat(np.arange(300), 8)
-    space = Space(rng.normal(size=(2400, 3)).astype(np.float32))
-    scores = {}
-    for name, labels in {"together": vehicles % 6, "chance": rng.integers(6, size=2400)}.items():
-        clustering = selection.Clustering(labels.astype(np.int32), np.ones(2400, np.float32), {})
-        scores[name] = Judge(identities=vehicles).score(space, clustering, {}, None)["identity"]
-    assert scores["together"] == pytest.approx(1)
-    assert abs(scores["chance"]) < 0.02
+# ── ties ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_internal_scores_leave_noise_out() -> None:
-    X, y = make_blobs(500, centers=4, random_state=0)
-    noisy = np.vstack([X, np.full((20, 2), 1e3)]).astype(np.float32)
-    labels = np.concatenate([y, np.full(20, -1)]).astype(np.int32)
-    assert internal_scores(noisy, labels)["silhouette"] == pytest.approx(silhouette_score(X, y), abs=1e-4)
+def trial(
+    value: float,
+    representation: str = "pca",
+    algorithm: str = "kmeans",
+    *,
+    scaler: str = "standard",
+    noise: int = 0,
+    seed: int = 0,
+) -> Trial:
+    """A clustering into 8 with a score of standard error 0.01; errors of other seeds are independent."""
+    labels = np.repeat(np.arange(8, dtype=np.int32), 50)
+    labels[:noise] = -1
+    errors = np.random.default_rng(seed).normal(scale=0.01 / 20, size=400).astype(np.float32)
+    return Trial(
+        scaler,
+        representation,
+        algorithm,
+        {"n_clusters": 8},
+        Clustering(labels, np.ones(400, np.float32), {}),
+        {"predictability": Score(value, errors), "stability": UNDEFINED, "identity": UNDEFINED},
+        {},
+        {},
+        0.0,
+    )
 
 
-def test_one_cluster_has_no_internal_scores() -> None:
-    scores = internal_scores(np.zeros((10, 2), np.float32), np.zeros(10, np.int32))
-    assert all(np.isnan(value) for value in scores.values())
+def select(*trials: Trial, before: Trial | None = None) -> Selection:
+    keys = ("scaler", "representation", "algorithm", "tried")
+    known = None if before is None else {key: getattr(before, key) for key in keys}
+    return selection._select(list(trials), 8, {}, known)
+
+
+def test_among_ties_the_simplest_wins_and_the_reason_says_so() -> None:
+    best = trial(0.300, "normalized_umap", "agglomerative")
+    simple = trial(0.293, "umap", seed=1)
+    simpler = trial(0.291, "whitened", "leiden", seed=2)
+    worse = trial(0.250, "pca", seed=3)
+    chosen = select(best, simple, simpler, worse)
+    assert chosen.winner is simpler
+    assert "other descriptors predict its clusters as well as the best, tied with 2 others" in chosen.reason
+    assert (
+        "tied with 2 others; the simplest of them (predictability 0.291; best agglomerative" in chosen.reason
+    )
+    assert chosen.to_frame()["tied"].tolist() == [True, True, True, False]
+
+
+def test_a_difference_that_chance_does_not_make_is_no_tie() -> None:
+    best, simple = trial(0.300, "umap"), trial(0.295, "pca")  # they err alike
+    assert select(best, simple).winner is best
+    assert "tied" not in select(best, simple).reason
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
+def test_the_order_of_ties_is_representation_then_scaler_then_algorithm(order: tuple[int, ...]) -> None:
+    trials = [
+        trial(0.3, "pca", "leiden"),
+        trial(0.3, "pca", "kmeans", scaler="minmax"),
+        trial(0.3, "whitened", "kmeans"),
+        trial(0.3, "pca", "minibatchkmeans"),
+    ]
+    assert select(*(trials[i] for i in order)).winner is trials[3]
+
+
+def test_what_leaves_images_unlabelled_never_wins_a_tie() -> None:
+    noisy, whole = trial(0.30, "pca", "hdbscan", noise=5), trial(0.295, "normalized_umap", "leiden", seed=1)
+    assert select(noisy, whole).winner is whole
+    assert select(noisy, trial(0.20, seed=1)).winner is noisy
+
+
+def test_what_was_chosen_before_wins_a_tie() -> None:
+    simple, incumbent = trial(0.30, "pca"), trial(0.29, "normalized_umap", "leiden", seed=1)
+    chosen = select(simple, incumbent, before=incumbent)
+    assert chosen.winner is incumbent
+    assert "tied with 1 other; chosen before" in chosen.reason
+
+
+def test_the_best_of_an_algorithm_is_the_simplest_of_its_ties() -> None:
+    winner = trial(0.5)
+    loose, strict = trial(0.300, "pca", "hdbscan", noise=40), trial(0.295, "pca", "hdbscan", noise=0, seed=1)
+    kept = select(winner, loose, strict).kept()
+    assert (kept["kmeans"], kept["hdbscan"]) == (winner, strict)
+
+
+def test_a_candidate_that_wins_after_all_is_made_again_to_see_what_fewer_clusters_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, view, other = two_views()
+    made: list[tuple[str, str]] = []
+
+    def make(scaler: str, representation: str) -> Candidate:
+        made.append((scaler, representation))
+        return Candidate(scaler, representation, Space(view[:, :6]))
+
+    leading = iter([0, 1, 0])  # after each candidate, and in the end
+    monkeypatch.setattr(selection, "_winner", lambda trials, *_: trials[next(leading)])
+    found = run_trials(
+        [Candidate(scaler, "pca", Space(view[:, :6])) for scaler in ("standard", "minmax")],
+        Judge({"other": fit_predictor(other)}, naming_budget=8),
+        naming_budget=8,
+        algorithms=("kmeans",),
+        fewer=(4,),
+        make_again=make,
+    )
+    assert made == [("standard", "pca")]
+    assert [(t.scaler, t.n_clusters) for t in found.trials][-1] == ("standard", 4)
