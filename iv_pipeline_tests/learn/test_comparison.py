@@ -141,6 +141,7 @@ def test_configurations_are_ranked_in_their_descriptor_by_every_criterion() -> N
             "silhouette": 0.1,
             "noise_share": 0.0,
             "kept": True,
+            "tied": True,
             "won": [False, True, False],
             "criterion": "predictability",
         }
