@@ -1,7 +1,7 @@
 """Descriptors of the demo's photos, computed from their pixels alone; each extractor sees something else.
 
 They stand in for the four networks of a real delivery: like theirs, the descriptors overlap in what they
-know, and none of them separates the types without fail.
+know, and none of them separates the types without fail. Products are float64: all processors draw the same.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def _lab(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """CIE L*a*b* under daylight, in hundreds; a gamma of 2.2 stands for that of sRGB."""
     xyz = _LINEAR[images] @ _TO_XYZ
     x, y, z = np.moveaxis(np.cbrt(xyz), -1, 0)
-    return np.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], axis=-1)
+    lab = np.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], axis=-1)
+    return np.round(lab, 6).astype(np.float32)  # differences of greys are rounding alone
 
 
-_LINEAR = ((np.arange(256) / 255) ** 2.2).astype(np.float32)
+_LINEAR = (np.arange(256) / 255) ** 2.2
 _TO_XYZ = np.array(
-    [[0.4340, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1898, 0.0722, 0.8728]], dtype=np.float32
+    [[0.4340, 0.2126, 0.0177], [0.3762, 0.7152, 0.1095], [0.1898, 0.0722, 0.8728]]
 )  # white is (1, 1, 1)
 
 
@@ -99,7 +100,7 @@ def gradient_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     numpy.ndarray
         Shape ``(n, 128)``: 8 orientations in 4 × 4 cells of the middle of the photo, square roots of shares.
     """
-    grey = _smooth(_grey(_middle(images)))
+    grey = _smooth(_grey(_middle(images))).astype(np.float64)
     dy, dx = np.gradient(grey, axis=(1, 2))
     strength = np.hypot(dx, dy)
     angle = np.arctan2(dy, dx) % np.pi * (8 / np.pi)
@@ -202,7 +203,8 @@ def _convolve(maps: NDArray[np.float32], filters: NDArray[np.float32], stride: i
     side = round((filters.shape[0] / channels) ** 0.5)
     windows = sliding_window_view(maps, (side, side), axis=(1, 2))[:, ::stride, ::stride]
     patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, filters.shape[0])
-    return np.asarray((patches @ filters).reshape(*windows.shape[:3], -1), np.float32)
+    responses = patches.astype(np.float64) @ filters.astype(np.float64)
+    return responses.reshape(*windows.shape[:3], -1).astype(np.float32)
 
 
 def _middle(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -212,7 +214,7 @@ def _middle(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.asarray(images @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
+    return np.asarray(images @ np.array([0.299, 0.587, 0.114]), np.float32)
 
 
 def _smooth(maps: NDArray[np.float32]) -> NDArray[np.float32]:
