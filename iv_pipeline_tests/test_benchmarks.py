@@ -501,6 +501,7 @@ def test_a_criterion_is_judged_by_the_clusterings_at_the_budget() -> None:
     judged = pd.DataFrame(
         {
             "descriptor": ["a"] * 5,
+            "seed": 0,
             "n_clusters": [50, 48, 50, 40, 5],
             "accuracy": [0.5, 0.6, 0.8, 0.7, 0.9],
             "predictability": [0.1, 0.2, 0.4, 0.3, 0.9],
@@ -517,6 +518,26 @@ def test_a_criterion_is_judged_by_the_clusterings_at_the_budget() -> None:
     assert table["points lost"].to_dict() == pytest.approx(
         {"predictability": 0, "stability": 30, "davies_bouldin": 0}
     )
+
+
+def test_the_order_of_ties_is_judged_beside_the_best_score() -> None:
+    judged = pd.DataFrame(
+        {
+            "descriptor": ["a", "a", "b", "b"],
+            "seed": 0,
+            "n_clusters": 50,
+            "score": [0.4, 0.39, 0.2, 0.3],
+            "tied": [True, True, False, True],
+            "won": [False, True, False, True],
+            "accuracy": [0.8, 0.7, 0.5, 0.6],
+            "accuracy_color": [0.3, 0.5, 0.4, 0.2],
+        }
+    )
+    table = selection.ties_table(judged, 50)
+    assert table["best score: points lost"].to_dict() == pytest.approx({"accuracy": 0, "accuracy_color": 20})
+    assert table["chosen: points lost"].to_dict() == pytest.approx({"accuracy": 5, "accuracy_color": 10})
+    assert table["tied"].tolist() == [1.5, 1.5]
+    assert table["another chosen"].tolist() == [0.5, 0.5]
 
 
 def test_criteria_are_judged_on_a_finished_run(
