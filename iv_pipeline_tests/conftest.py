@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from playwright.sync_api import Page
 
-N_IMAGES = 160
+N_IMAGES = 200
 PARTITIONS = ("vdc_type", "vdc_color", "vdc_type+vdc_color")
 CONFIG: dict[str, Any] = {
     "descriptors": {name: f"descriptors/{name}.pickle" for name in PARTITIONS[:2]},

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
-from benchmarks import engines, inbox, report, run, selection, stream
+from benchmarks import engines, inbox, processors, report, run, selection, stream
 from benchmarks.delivery import MOST_PHOTOS, NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
 from benchmarks.labelling import new_rows
 from benchmarks.site import last_error
@@ -36,8 +37,9 @@ from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.delivery import Delivery
+from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.pickles import open_matrix
-from iv_pipeline_tests.conftest import PARTITIONS, REPOSITORY, Finished
+from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, REPOSITORY, Finished, Pipeline
 
 N = 6000
 FLOAT32 = np.dtype(np.float32)
@@ -518,6 +520,35 @@ def test_a_criterion_is_judged_by_the_clusterings_at_the_budget() -> None:
     assert table["points lost"].to_dict() == pytest.approx(
         {"predictability": 0, "stability": 30, "davies_bouldin": 0}
     )
+
+
+def test_kernels_of_another_processor_choose_the_same_and_give_the_same_labels(
+    make_pipeline: Callable[..., Pipeline], tmp_path: Path
+) -> None:
+    pipeline = make_pipeline(
+        combinations={},
+        trials=CONFIG["trials"]
+        | {
+            "algorithms": ["kmeans", "agglomerative", "leiden", "hdbscan"],
+            "representations": ["pca", "normalized_umap"],
+        },
+    )
+    command = [sys.executable, "-m", "benchmarks.processors", str(pipeline.delivery), str(tmp_path)]
+    options = ["--config", str(pipeline.config), "--settings", "native", "oldest"]
+    ran = subprocess.run([*command, *options], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    table = processors.compare(
+        pipeline.settings.config, {name: tmp_path / name for name in ("native", "oldest")}
+    )
+    assert table.groupby("descriptor")[["chosen", "score", "tied"]].nunique().eq(1).all(axis=None)
+    assert (
+        table[["cluster", "kmeans", "agglomerative", "leiden", "hdbscan", processors.COMPONENTS]]
+        .eq(1)
+        .all(axis=None)
+    )
+    for name in ("scaled_pca", "neighbors", "views"):
+        files = [tmp_path / setting / file_of(name, "vdc_type") for setting in ("native", "oldest")]
+        assert files[0].read_bytes() == files[1].read_bytes(), name
 
 
 def test_the_order_of_ties_is_judged_beside_the_best_score() -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from iv_pipeline.automation.inbox import BATCH_TAG
 from iv_pipeline.processes import PROCESS_TAG
-from iv_pipeline_tests.conftest import PARTITIONS, wait_for
+from iv_pipeline_tests.conftest import N_IMAGES, PARTITIONS, wait_for
 
 if TYPE_CHECKING:
     import subprocess
@@ -98,7 +98,7 @@ def lived_through(
             whole = pipeline.send("monday", range(50), inbox=tmp_path_factory.mktemp("sender"))
             started_early = inbox.copy_slowly(whole)
             inbox.wait_for_end("monday")
-            (pipeline.send("tuesday", [*range(160), *range(40)]) / "_SUCCESS").touch()
+            (pipeline.send("tuesday", [*range(N_IMAGES), *range(40)]) / "_SUCCESS").touch()
             killed = inbox.kill_in_the_middle_of("tuesday", daemon)
         config = yaml.safe_load(pipeline.config.read_text()) | {"refit": {"schedule": EVERY_MINUTE}}
         pipeline.config.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -568,7 +568,7 @@ def truncate_archive(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("spoil", "step", "says"),
     [
-        (lose_rows, "init", ("vdc_color.pickle has 150 rows", "160 paths")),
+        (lose_rows, "init", (f"vdc_color.pickle has {N_IMAGES - 10} rows", f"{N_IMAGES} paths")),
         (deliver_code, "init", ("vdc_color.pickle", "system")),
         (truncate, "init", ("vdc_color.pickle ends in the middle of its data", "copy it again")),
         (lose_file, "init", ("there is no file", "vdc_color.pickle", "copy it there")),

@@ -18,6 +18,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import unpack_labeller
 from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objections
 from iv_pipeline.learn.clustering import NOISE
+from iv_pipeline.learn.criteria import Score, mean_score
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.processes import only_fit
@@ -101,7 +102,13 @@ def _refit(context: dg.AssetExecutionContext, settings: Settings) -> Result:
 
 
 MEASURES = (
-    *("score_before", "score_after", "kept_share", *(f"clusters_{change}" for change in CHANGES)),
+    *(
+        "score_before",
+        "score_after",
+        "score_error",
+        "kept_share",
+        *(f"clusters_{change}" for change in CHANGES),
+    ),
     *("refused_before", "refused_after", "accuracy_before", "accuracy_after"),
 )
 _FIRST = ("refit", "version", "accepted", "descriptor", "reason", "batches")
@@ -186,7 +193,7 @@ def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
     }
 
 
-def _score_of(candidate: Candidate, name: str, labelled: np.ndarray) -> Callable[[np.ndarray], float]:
+def _score_of(candidate: Candidate, name: str, labelled: np.ndarray) -> Callable[[np.ndarray], Score]:
     """How well other descriptors predict clusters of the images that are `labelled`, on the candidate's sample.
 
     What the old fit refuses is left out: it would count as one more cluster of its, and one easily told.
@@ -198,9 +205,8 @@ def _score_of(candidate: Candidate, name: str, labelled: np.ndarray) -> Callable
     rows = views.column("row").to_numpy()[usable]
     predictors = predictors_of(config, name, views, usable).values()
 
-    def score(labels: np.ndarray) -> float:
-        scores = [predictor.score(labels[rows], config.trials.naming_budget) for predictor in predictors]
-        return float(np.mean(scores)) if scores else np.nan
+    def score(labels: np.ndarray) -> Score:
+        return mean_score([p.measure(labels[rows], config.trials.naming_budget) for p in predictors])
 
     return score
 

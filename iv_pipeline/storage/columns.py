@@ -169,6 +169,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "images_joined": "of them new",
         "score_before": "how well other descriptors predict the old clusters of the images that have one",
         "score_after": "how well they predict the new clusters of these images",
+        "score_error": "standard error of the difference: how far chance moves it",
         "kept_share": "share of the images of the old fit that keep their cluster",
         "clusters_kept": "clusters of the old fit that are there still",
         "clusters_split": "that lost at least a quarter to another",

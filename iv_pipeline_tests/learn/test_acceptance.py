@@ -4,16 +4,23 @@ import numpy as np
 import pytest
 
 from iv_pipeline.learn.acceptance import Terms, compare_fits, objections
+from iv_pipeline.learn.criteria import Score
 
 TERMS = Terms(score_loss=0.02, kept_share=0.8)
 OLD = np.repeat([0, 1, 2], 40).astype(np.int32)
 
 
 def compared(
-    new: np.ndarray, old: np.ndarray = OLD, scores: tuple[float, float] = (0.5, 0.5), **names: str
+    new: np.ndarray,
+    old: np.ndarray = OLD,
+    scores: tuple[float, float] = (0.5, 0.5),
+    error: float = 0,
+    **names: str,
 ) -> dict[str, Any]:
     given = {int(number[1:]): name for number, name in names.items()}
-    values = iter(scores)
+    values = iter(
+        [Score(scores[0], np.zeros(1, np.float32)), Score(scores[1], np.full(1, error, np.float32))]
+    )
     return compare_fits(old, new.astype(np.int32), len(OLD), given, lambda _: next(values))
 
 
@@ -42,6 +49,13 @@ def test_too_many_images_in_other_clusters_are_a_reason() -> None:
 @pytest.mark.parametrize(("after", "accepted"), [(0.6, True), (0.49, True), (0.47, False), (np.nan, False)])
 def test_a_score_may_fall_by_little(after: float, accepted: bool) -> None:
     assert (objections(compared(OLD, scores=(0.5, after)), TERMS) == []) == accepted
+
+
+@pytest.mark.parametrize(("error", "accepted"), [(0.0, False), (0.04, False), (0.06, True)])
+def test_a_fall_that_chance_explains_is_no_reason(error: float, accepted: bool) -> None:
+    found = compared(OLD, scores=(0.5, 0.4), error=error)
+    assert found["score_error"] == pytest.approx(error)
+    assert (objections(found, TERMS) == []) == accepted
 
 
 def test_where_nothing_can_be_scored_the_score_is_no_reason() -> None:
