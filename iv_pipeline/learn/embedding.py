@@ -7,10 +7,10 @@ of several descriptors, added up, and rows that take no part in a layout, placed
 from __future__ import annotations
 
 import importlib
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
 
 from iv_pipeline.learn.precision import to_grid
 
@@ -26,8 +26,9 @@ PLACED_ROWS = 4_096
 MEDIAN_ROUNDS = 20
 SAME_PLACE = 1e-3
 """Distance in an embedding below which two places count as one; its width is about ten."""
-_ONE_AT_A_TIME = Lock()
-"""Numba's plainest threading layer must not be entered by two threads at once."""
+BISECTIONS = 64
+LEAST_SCALE = 1e-3
+"""Share of the mean distance below which no scale of a neighborhood falls, as in UMAP."""
 START_WIDTH = 10.0
 """Width that a layout starts from, as in UMAP."""
 COARSE = 2.0**-12
@@ -44,41 +45,73 @@ def load_libraries() -> None:
         importlib.import_module(name)
 
 
-def fuzzy_graph(X: NDArray[np.float32], graph: NeighborGraph, n_neighbors: int) -> Any:
-    """How surely rows are neighbours: UMAP's fuzzy simplicial set.
+def fuzzy_graph(graph: NeighborGraph, n_neighbors: int) -> coo_array:
+    """How surely rows are neighbors: UMAP's fuzzy simplicial set.
 
     Parameters
     ----------
-    X
-        Shape ``(n_rows, n_features)``.
     graph
-        Neighbours of the rows of `X`.
+        Neighbors of the rows; a row that is its own neighbor has no edge there.
     n_neighbors
-        Rows of a neighbourhood, the row itself counted, as in UMAP; the nearest of the graph.
+        Rows of a neighborhood, the row itself counted, as in UMAP; the nearest of the graph.
 
     Returns
     -------
-    scipy.sparse.coo_matrix
-        Symmetric, shape ``(n_rows, n_rows)``, float32, multiples of `COARSE` in [0, 1].
+    scipy.sparse.coo_array
+        Symmetric, shape ``(n_rows, n_rows)``, float32, multiples of `COARSE` in (0, 1].
 
     Notes
     -----
-    McInnes, Healy, Melville 2018.
+    McInnes, Healy, Melville 2018, algorithms 2 and 3, as `umap.umap_.fuzzy_simplicial_set` has them: there the
+    scales are float32, and their compilation takes 10 s in every process.
     """
-    from umap.umap_ import fuzzy_simplicial_set
-
     k = min(n_neighbors - 1, graph.n_neighbors)
-    own = np.arange(graph.n_rows, dtype=np.int32)[:, None]
-    indices = np.hstack([own, graph.indices[:, :k]])
-    distances = np.hstack([np.zeros((graph.n_rows, 1), np.float32), graph.distances[:, :k]])
-    with _ONE_AT_A_TIME:
-        fuzzy, _, _ = fuzzy_simplicial_set(
-            X, k + 1, np.random.RandomState(0), "euclidean", knn_indices=indices, knn_dists=distances
-        )
-    fuzzy = fuzzy.tocoo()
-    fuzzy.data = to_grid(fuzzy.data, COARSE)
-    fuzzy.eliminate_zeros()
-    return fuzzy
+    indices, distances = graph.indices[:, :k], graph.distances[:, :k].astype(np.float64)
+    own = np.arange(graph.n_rows)[:, None]
+    excess = np.maximum(distances - _nearest_apart(distances), 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = np.where(excess > 0, np.exp(-excess / _scales(excess, distances)), 1)
+    rows = np.broadcast_to(own, indices.shape)
+    edges = indices != own
+    one_way = csr_array((weights[edges], (rows[edges], indices[edges])), shape=2 * (graph.n_rows,))
+    both = (one_way + one_way.T - one_way * one_way.T).tocoo()
+    both.data = to_grid(both.data, COARSE)
+    both.eliminate_zeros()
+    return both
+
+
+def _nearest_apart(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance to the nearest neighbor that is not in the same place, 0 if all are, shape ``(n_rows, 1)``."""
+    apart = np.where(distances > 0, distances, np.inf).min(axis=1, keepdims=True)
+    nearest: NDArray[np.float64] = np.where(np.isfinite(apart), apart, 0)
+    return nearest
+
+
+def _scales(excess: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale of each row at which its similarities add up to the logarithm of its neighborhood, by bisection.
+
+    Parameters
+    ----------
+    excess
+        Distances beyond the nearest neighbor, shape ``(n_rows, n_neighbors)``.
+    distances
+        Distances themselves: a scale is at least `LEAST_SCALE` of their mean.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(n_rows, 1)``.
+    """
+    target = np.log2(excess.shape[1] + 1)
+    low, scale = np.zeros((len(excess), 1)), np.ones((len(excess), 1))
+    high = np.full_like(scale, np.inf)
+    for _ in range(BISECTIONS):
+        too_wide = np.exp(-excess / scale).sum(axis=1, keepdims=True) > target
+        high, low = np.where(too_wide, scale, high), np.where(too_wide, low, scale)
+        scale = np.where(np.isfinite(high), (low + high) / 2, 2 * low)
+    mean = distances.mean(axis=1, keepdims=True)
+    least = LEAST_SCALE * np.where(mean > 0, mean, distances.mean())
+    return np.maximum(scale, least, dtype=np.float64)
 
 
 def lay_out(

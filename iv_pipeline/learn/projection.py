@@ -73,7 +73,7 @@ def umap_layouts(
     # a row that is its own neighbour has no edge in UMAP's graph: so much for neighbours that are missing
     among = np.where(indices[landmarks] < 0, own, indices[landmarks])
     laid_out = NeighborGraph(among, distances[landmarks], graph.recall)
-    fuzzy = fuzzy_graph(X[landmarks], laid_out, n_neighbors)
+    fuzzy = fuzzy_graph(laid_out, n_neighbors)
     starts = [start_from(X[landmarks], d, seed) for d in dimensions]
     draw = partial(lay_out, fuzzy, min_dist=min_dist, n_epochs=n_epochs, seed=seed)
     if len(landmarks) < PARALLEL_ROWS or n_workers() < 2:

@@ -131,7 +131,7 @@ class Embedder:
             Shape ``(n_rows, n_components)``, float32.
         """
         fuzzy = sum(
-            fuzzy_graph(part, neighbor_graph(part, self.n_neighbors - 1, self.seed), self.n_neighbors)
+            fuzzy_graph(neighbor_graph(part, self.n_neighbors - 1, self.seed), self.n_neighbors)
             for part in parts
         )
         start = start_from(leading, self.n_components, self.seed)

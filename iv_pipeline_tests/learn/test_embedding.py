@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from sklearn.datasets import make_blobs
+from umap.umap_ import fuzzy_simplicial_set
 
-from iv_pipeline.learn.embedding import geometric_median, nearness
+from iv_pipeline.learn.embedding import COARSE, fuzzy_graph, geometric_median, nearness
+from iv_pipeline.learn.neighbors import neighbor_graph
 
 
 def test_nearer_neighbours_weigh_more_and_a_point_itself_weighs_all() -> None:
@@ -29,3 +32,28 @@ def test_the_geometric_median_is_where_distances_add_up_to_least() -> None:
 def test_a_row_between_two_clusters_is_placed_in_the_one_of_most_neighbours() -> None:
     places = np.array([[[0, 0]] * 9 + [[10, 0]] * 6], np.float32)
     assert geometric_median(places, np.ones((1, 15), np.float32))[0, 0] == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("copies", [0, 30])
+def test_the_fuzzy_graph_is_umaps(copies: int) -> None:
+    X, _ = make_blobs(400, n_features=8, centers=5, random_state=0)
+    X[:copies] = X[0]
+    graph = neighbor_graph(X.astype(np.float32), 14)
+    own = np.arange(len(X), dtype=np.int32)[:, None]
+    theirs, _, _ = fuzzy_simplicial_set(
+        X,
+        15,
+        np.random.RandomState(0),
+        "euclidean",
+        knn_indices=np.hstack([own, graph.indices]),
+        knn_dists=np.hstack([np.zeros_like(own, np.float32), graph.distances]),
+    )
+    ours = fuzzy_graph(graph, 15).toarray()
+    np.testing.assert_allclose(ours, theirs.toarray(), atol=COARSE)
+    np.testing.assert_array_equal(ours, ours.T)
+    assert (ours.diagonal() == 0).all()
+
+
+def test_rows_in_one_place_are_sure_neighbors() -> None:
+    graph = neighbor_graph(np.zeros((6, 2), np.float32), 3)
+    assert set(fuzzy_graph(graph, 4).data.tolist()) == {1.0}

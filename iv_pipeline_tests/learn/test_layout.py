@@ -18,7 +18,7 @@ def blobs(n_rows: int = 600) -> np.ndarray:
 
 def test_a_layout_keeps_neighbors_together_as_well_as_umaps_own() -> None:
     X = blobs()
-    fuzzy = fuzzy_graph(X, neighbor_graph(X, 14), 15)
+    fuzzy = fuzzy_graph(neighbor_graph(X, 14), 15)
     start = start_from(X, 2)
     ours = layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=200)
     theirs, _ = simplicial_set_embedding(
@@ -44,7 +44,7 @@ def test_a_layout_keeps_neighbors_together_as_well_as_umaps_own() -> None:
 
 def test_compiled_and_interpreted_layouts_are_the_same_bit_for_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     X = blobs(60)
-    fuzzy, start = fuzzy_graph(X, neighbor_graph(X, 5), 6), start_from(X, 3)
+    fuzzy, start = fuzzy_graph(neighbor_graph(X, 5), 6), start_from(X, 3)
     compiled = layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12)
     for name in ("_squared_distance", "_clip", "_run_epoch"):
         monkeypatch.setattr(layout, name, getattr(layout, name).py_func)
@@ -53,7 +53,7 @@ def test_compiled_and_interpreted_layouts_are_the_same_bit_for_bit(monkeypatch: 
 
 def test_the_seed_decides_and_what_is_given_stays_as_it_was() -> None:
     X = blobs(200)
-    fuzzy, start = fuzzy_graph(X, neighbor_graph(X, 14), 15), start_from(X, 2)
+    fuzzy, start = fuzzy_graph(neighbor_graph(X, 14), 15), start_from(X, 2)
     before = start.copy(), fuzzy.data.copy()
     first, again, other = (lay_out(fuzzy, start, min_dist=0.1, n_epochs=30, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -67,14 +67,14 @@ def test_rounding_on_the_way_does_not_reach_a_layout() -> None:
     layouts = []
     for error in (0, 1e-9):
         near = (X + error * np.random.default_rng(0).normal(size=X.shape)).astype(np.float32)
-        fuzzy = fuzzy_graph(near, neighbor_graph(near, 14), 15)
+        fuzzy = fuzzy_graph(neighbor_graph(near, 14), 15)
         layouts.append(lay_out(fuzzy, start_from(near, 2), min_dist=0.0, n_epochs=50))
     np.testing.assert_array_equal(*layouts)
 
 
 def test_a_graph_without_edges_leaves_rows_where_they_start() -> None:
     X = blobs(20)
-    fuzzy = fuzzy_graph(X, neighbor_graph(X, 3), 4)
+    fuzzy = fuzzy_graph(neighbor_graph(X, 3), 4)
     fuzzy.data[:] = 0
     fuzzy.eliminate_zeros()
     start = start_from(X, 2)
