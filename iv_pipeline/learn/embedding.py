@@ -82,9 +82,9 @@ def fuzzy_graph(graph: NeighborGraph, n_neighbors: int) -> coo_array:
 
 def _nearest_apart(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distance to the nearest neighbor that is not in the same place, 0 if all are, shape ``(n_rows, 1)``."""
-    apart = np.where(distances > 0, distances, np.inf).min(axis=1, keepdims=True)
-    nearest: NDArray[np.float64] = np.where(np.isfinite(apart), apart, 0)
-    return nearest
+    apart: NDArray[np.float64] = np.where(distances > 0, distances, np.inf).min(axis=1, keepdims=True)
+    apart[np.isinf(apart)] = 0
+    return apart
 
 
 def _scales(excess: NDArray[np.float64], distances: NDArray[np.float64]) -> NDArray[np.float64]:
