@@ -111,7 +111,8 @@ def _scales(excess: NDArray[np.float64], distances: NDArray[np.float64]) -> NDAr
         scale = np.where(np.isfinite(high), (low + high) / 2, 2 * low)
     mean = distances.mean(axis=1, keepdims=True)
     least = LEAST_SCALE * np.where(mean > 0, mean, distances.mean())
-    return np.maximum(scale, least, dtype=np.float64)
+    scales: NDArray[np.float64] = np.maximum(scale, least)
+    return scales
 
 
 def lay_out(
