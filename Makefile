@@ -1,10 +1,10 @@
-# make run | test | ui | explore | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
+# make run | test | test-kernels | ui | explore | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 3000
 DESCRIPTOR ?= vdc_type
 
-.PHONY: run test ui explore lint demo env benchmark clean
+.PHONY: run test test-kernels ui explore lint demo env benchmark clean
 
 run: .venv/installed
 	$(BIN)/iv-pipeline run
@@ -24,6 +24,13 @@ env: .venv/installed
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
+
+# What depends on choices and arithmetic, once more as on an old processor
+test-kernels: export OPENBLAS_CORETYPE = Prescott
+test-kernels: export FAISS_OPT_LEVEL = generic
+test-kernels: export NUMBA_CPU_NAME = generic
+test-kernels: .venv/installed-test
+	$(BIN)/python -m pytest -m kernels
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

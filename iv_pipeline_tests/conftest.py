@@ -34,11 +34,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 N_IMAGES = 200
+N_GROUPS = 6
 PARTITIONS = ("vdc_type", "vdc_color", "vdc_type+vdc_color")
 CONFIG: dict[str, Any] = {
     "descriptors": {name: f"descriptors/{name}.pickle" for name in PARTITIONS[:2]},
     "combinations": {PARTITIONS[2]: list(PARTITIONS[:2])},
-    "trials": {"naming_budget": 6, "n_clusters": [3, 6], "scalers": ["standard", "robust"]},
+    "trials": {"naming_budget": N_GROUPS, "n_clusters": [3, 6], "scalers": ["standard", "robust"]},
     "neighbors": {"n_neighbors": 15, "min_samples": 5},
     "embedding": {"n_epochs": 20},
     "projection": {"n_epochs": 20},
@@ -70,6 +71,7 @@ CHROMIUM_FLAGS = [
 def pytest_configure(config: pytest.Config) -> None:
     """Tests that start Dagster's daemon, or a browser, can be left out: `-m "not daemon and not browser"`."""
     config.addinivalue_line("markers", "daemon: starts Dagster's daemon, which takes half a minute")
+    config.addinivalue_line("markers", "kernels: what is run again with the kernels of another processor")
     config.addinivalue_line("markers", "browser: opens Dagster's UI or the report in a browser")
 
 
@@ -269,7 +271,18 @@ def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn delivery with an archive and labels; tests that change it copy it first."""
     folder = tmp_path_factory.mktemp("delivered") / "Intellivision_case"
     draw_delivery(folder, N_IMAGES)
+    separate_groups(folder)
     return folder
+
+
+def separate_groups(folder: Path) -> None:
+    """Give all descriptors the same clear groups of vehicles: what is chosen and kept must be no near tie."""
+    lines = (folder / "images_paths.csv").read_text(encoding="utf-8").splitlines()[1:]
+    group = np.array([int(line.split("\\")[2]) % N_GROUPS for line in lines])
+    for i, file in enumerate(sorted((folder / "descriptors").iterdir())):
+        X = pickle.loads(file.read_bytes())
+        apart = 2 * np.random.default_rng(i).normal(size=(N_GROUPS, X.shape[1])) * X.std(axis=0)
+        file.write_bytes(pickle.dumps((X + apart[group]).astype(np.float32), protocol=4))
 
 
 @pytest.fixture(scope="session")

@@ -106,6 +106,7 @@ def test_a_batch_gets_the_labels_that_the_python_interface_gives(again: Again) -
     assert facts_of(pipeline, "monday")["descriptors"] == list(PARTITIONS)
 
 
+@pytest.mark.kernels
 def test_a_batch_may_have_some_of_the_descriptors(again: Again) -> None:
     pipeline = again()
     pipeline.send("monday", range(20), descriptors=("vdc_color",))
@@ -256,6 +257,7 @@ def test_pictures_tell_more_than_vectors(again: Again) -> None:
     assert found[1] == found[3] == ""
 
 
+@pytest.mark.kernels
 def test_images_of_another_batch_are_recognised(again: Again) -> None:
     pipeline = again()
     pipeline.send("monday", range(20))
@@ -291,6 +293,7 @@ def test_a_batch_like_the_delivery_has_not_drifted_and_a_shifted_one_has(again: 
 # ── refits ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.kernels
 def test_a_refit_takes_in_what_came_and_keeps_numbers_and_names(finished: Finished, grown: Finished) -> None:
     before, after = (p.pipeline.read("final", "vdc_type") for p in (finished, grown))
     history = grown.pipeline.read("refits")
@@ -306,6 +309,7 @@ def test_a_refit_takes_in_what_came_and_keeps_numbers_and_names(finished: Finish
     assert set(after[after["cluster"] == 0]["name"]) == {"white saloons"}
 
 
+@pytest.mark.kernels
 def test_statistics_of_the_grown_fit_are_those_of_all_its_rows(grown: Finished) -> None:
     for partition in PARTITIONS:
         table = read_table(grown.pipeline.settings.data_root / f"Init/{partition}.arrow")
@@ -316,6 +320,7 @@ def test_statistics_of_the_grown_fit_are_those_of_all_its_rows(grown: Finished) 
         np.testing.assert_allclose(found["covariance"], expected.covariance, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.kernels
 def test_a_refit_shows_its_stages_in_dagster(grown: Finished) -> None:
     made = {
         (event.asset_key.to_user_string(), event.partition)
@@ -326,6 +331,7 @@ def test_a_refit_shows_its_stages_in_dagster(grown: Finished) -> None:
     assert {("summary", None), ("accepted_models", None), ("refits", None)} <= made
 
 
+@pytest.mark.kernels
 def test_a_run_after_a_refit_is_of_the_grown_fit_set(grown: Finished, grown_again: Pipeline) -> None:
     pipeline = grown_again
     for job, partition in (("prepare", None), ("full_pipeline", "vdc_color")):
@@ -336,6 +342,7 @@ def test_a_run_after_a_refit_is_of_the_grown_fit_set(grown: Finished, grown_agai
     assert np.mean(after["cluster"] == before["cluster"]) >= 0.8
 
 
+@pytest.mark.kernels
 def test_a_refit_with_nothing_to_take_in_changes_nothing(finished: Finished, again: Again) -> None:
     pipeline = again()
     assert refit(pipeline).empty
@@ -343,6 +350,7 @@ def test_a_refit_with_nothing_to_take_in_changes_nothing(finished: Finished, aga
     assert {k: v for k, v in pipeline.fingerprints().items() if k != "Final/refits.csv"} == before
 
 
+@pytest.mark.kernels
 def test_a_worse_fit_is_refused_and_says_why(again: Again) -> None:
     pipeline = again(refit={"kept_share": 1.0, "score_loss": 0.0})
     pipeline.send("night", range(N_IMAGES), shift=5.0, noise=1.0)
@@ -360,6 +368,7 @@ def test_a_worse_fit_is_refused_and_says_why(again: Again) -> None:
     assert {k: v for k, v in after.items() if k != "Final/refits.csv"} == before
 
 
+@pytest.mark.kernels
 def test_images_that_came_before_in_a_batch_that_cannot_join_do_join(again: Again) -> None:
     pipeline = again()
     pipeline.send("part", range(30), descriptors=PARTITIONS[:1], prefix="camera")
@@ -373,6 +382,7 @@ def test_images_that_came_before_in_a_batch_that_cannot_join_do_join(again: Agai
     assert (history["images_joined"] == 40).all()
 
 
+@pytest.mark.kernels
 def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
     grown_again: Pipeline, again: Again
 ) -> None:
@@ -397,6 +407,7 @@ def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
     assert pipeline.read("accepted_models")["batches"] == []
 
 
+@pytest.mark.kernels
 def test_a_batch_that_a_person_keeps_out_does_not_join(again: Again) -> None:
     pipeline = again(refit={"exclude": ["monday"]})
     pipeline.send("monday", range(30))
@@ -404,6 +415,7 @@ def test_a_batch_that_a_person_keeps_out_does_not_join(again: Again) -> None:
     assert refit(pipeline).empty
 
 
+@pytest.mark.kernels
 def test_a_batch_that_comes_during_a_refit_is_labelled_by_the_models_in_force(
     again: Again, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +437,7 @@ def test_a_batch_that_comes_during_a_refit_is_labelled_by_the_models_in_force(
     assert (labels_of(pipeline, "wednesday")["model_version"] == 2).all()
 
 
+@pytest.mark.kernels
 def test_a_process_that_dies_while_files_take_their_places_loses_nothing(
     again: Again, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -444,6 +457,7 @@ def test_a_process_that_dies_while_files_take_their_places_loses_nothing(
 # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.kernels
 def test_a_rollback_puts_models_and_results_back(finished: Finished, grown_again: Pipeline) -> None:
     pipeline = grown_again
     listed = pipeline.command("iv-pipeline", "versions")
@@ -481,6 +495,7 @@ def test_a_data_root_may_be_any_url_that_fsspec_opens(again: Again) -> None:
     assert not pipeline.root.exists()
 
 
+@pytest.mark.kernels
 def test_what_labels_refer_to_outlives_its_version(again: Again) -> None:
     pipeline = again(retention={"versions": 0})
     pipeline.send("monday", range(50))
@@ -493,6 +508,7 @@ def test_what_labels_refer_to_outlives_its_version(again: Again) -> None:
     assert len(labels) == 20  # its model, which labelled monday, did not
 
 
+@pytest.mark.kernels
 def test_a_version_that_was_cleaned_up_in_part_cannot_be_put_back(
     grown_again: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -562,6 +578,7 @@ def test_earlier_contents_stay_while_labels_call_their_images_the_same(again: Ag
     assert (pipeline.root / "Init" / "batches" / "monday" / str(first)).is_dir()
 
 
+@pytest.mark.kernels
 def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) -> None:
     pipeline = again(retention={"contents": 0})
     versions = []
@@ -578,6 +595,7 @@ def test_earlier_contents_of_a_batch_go_but_for_what_has_joined(again: Again) ->
     assert kept == {versions[0], versions[2], facts_of(pipeline, "monday")["fingerprint"]}
 
 
+@pytest.mark.kernels
 def test_a_batch_that_has_joined_can_be_labelled_again_and_stays_joined(
     grown: Finished, grown_again: Pipeline
 ) -> None:
@@ -602,6 +620,7 @@ def test_a_batch_is_not_known_by_one_that_only_repeats_it(again: Again) -> None:
     assert (labels_of(pipeline, "monday")["duplicate_of"] == "").all()
 
 
+@pytest.mark.kernels
 def test_a_batch_that_was_mended_joins_after_a_rollback(grown_again: Pipeline) -> None:
     pipeline = grown_again
     versions.roll_back(UPath(pipeline.root), 1)
@@ -613,6 +632,7 @@ def test_a_batch_that_was_mended_joins_after_a_rollback(grown_again: Pipeline) -
     assert history["images_joined"].iloc[-1] == len(range(0, N_IMAGES, 3))
 
 
+@pytest.mark.kernels
 def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(grown_again: Pipeline) -> None:
     pipeline = grown_again
     versions.roll_back(pipeline.settings.data_root, 1)
@@ -624,6 +644,7 @@ def test_a_fit_that_was_rolled_back_is_not_made_again_before_something_comes(gro
     assert [b["batch"] for b in pipeline.read("accepted_models")["batches"]] == ["monday", "tuesday"]
 
 
+@pytest.mark.kernels
 def test_a_rollback_that_was_interrupted_is_finished(
     grown_again: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

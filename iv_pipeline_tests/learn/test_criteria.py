@@ -16,6 +16,8 @@ from iv_pipeline.learn.criteria import (
     standard_error_of_difference,
 )
 
+pytestmark = pytest.mark.kernels
+
 labelings = st.integers(2, 60).flatmap(
     lambda n: st.tuples(*2 * [st.lists(st.integers(-1, 4), min_size=n, max_size=n)])
 )

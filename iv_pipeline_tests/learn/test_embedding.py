@@ -6,6 +6,8 @@ from umap.umap_ import fuzzy_simplicial_set
 from iv_pipeline.learn.embedding import COARSE, fuzzy_graph, geometric_median, nearness
 from iv_pipeline.learn.neighbors import neighbor_graph
 
+pytestmark = pytest.mark.kernels
+
 
 def test_nearer_neighbours_weigh_more_and_a_point_itself_weighs_all() -> None:
     weight = nearness(np.array([[1, 2, 4], [0, 1, 1], [0, 0, 0]], np.float32))

@@ -10,6 +10,8 @@ from iv_pipeline.learn.neighbors import neighbor_graph
 
 A, B = 1.577, 0.895
 
+pytestmark = pytest.mark.kernels
+
 
 def blobs(n_rows: int = 600) -> np.ndarray:
     X, _ = make_blobs(n_rows, n_features=12, centers=12, random_state=0)

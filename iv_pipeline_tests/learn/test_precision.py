@@ -12,6 +12,8 @@ from iv_pipeline.learn.precision import GRID_BITS, REPRODUCIBLE_ROWS, grid_step,
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 
+pytestmark = pytest.mark.kernels
+
 
 @given(st.floats(1e-30, 1e30))
 def test_a_step_is_a_power_of_two_and_a_fixed_share_of_the_spread(variance: float) -> None:

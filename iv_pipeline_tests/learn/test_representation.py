@@ -20,6 +20,8 @@ from iv_pipeline.learn.representation import (
 )
 from iv_pipeline.learn.statistics import compute_statistics
 
+pytestmark = pytest.mark.kernels
+
 EMBEDDER = Embedder(n_components=3, n_epochs=100)
 
 

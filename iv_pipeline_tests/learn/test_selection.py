@@ -9,6 +9,8 @@ from iv_pipeline.learn.clustering import Clustering, Space
 from iv_pipeline.learn.criteria import UNDEFINED, Score, fit_predictor
 from iv_pipeline.learn.selection import Candidate, Judge, Selection, Trial, run_trials
 
+pytestmark = pytest.mark.kernels
+
 
 def two_views(n_rows: int = 900, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is shown, and two descriptors of it; the first also has a loud artefact of its own."""
