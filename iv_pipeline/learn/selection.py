@@ -8,7 +8,7 @@ fall together? Without identities **stability** leads: do clusterings of disjoin
 
 Candidates whose score is no further from the best than chance moves the difference are **tied** with it. A fixed
 order decides among them: what was chosen before, then what leaves no image unlabelled, then the simpler
-representation, scaler and algorithm.
+algorithm, representation and scaler.
 """
 
 from __future__ import annotations
@@ -445,12 +445,12 @@ def _tied(candidates: Sequence[Trial], criterion: str) -> list[Trial]:
 
 
 def _simplicity(trial: Trial) -> tuple[bool, int, int, int, int]:
-    """Sort key of ties: clusterings of all rows, then by representation, scaler, algorithm, use of the budget."""
+    """Sort key of ties: clusterings of all rows, then by algorithm, representation, scaler, use of the budget."""
     return (
         trial.clustering.noise_share > 0,
+        list(ALGORITHMS).index(trial.algorithm),
         list(RECIPES).index(trial.representation),
         SCALERS.index(trial.scaler),
-        list(ALGORITHMS).index(trial.algorithm),
         -trial.n_clusters,
     )
 

@@ -216,8 +216,8 @@ def select(*trials: Trial, before: Trial | None = None) -> Selection:
 
 def test_among_ties_the_simplest_wins_and_the_reason_says_so() -> None:
     best = trial(0.300, "normalized_umap", "agglomerative")
-    simple = trial(0.293, "umap", seed=1)
-    simpler = trial(0.291, "whitened", "leiden", seed=2)
+    simple = trial(0.293, "umap", "minibatchkmeans", seed=1)
+    simpler = trial(0.291, "whitened_umap", "kmeans", seed=2)
     worse = trial(0.250, "pca", seed=3)
     chosen = select(best, simple, simpler, worse)
     assert chosen.winner is simpler
@@ -235,12 +235,12 @@ def test_a_difference_that_chance_does_not_make_is_no_tie() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)])
-def test_the_order_of_ties_is_representation_then_scaler_then_algorithm(order: tuple[int, ...]) -> None:
+def test_the_order_of_ties_is_algorithm_then_representation_then_scaler(order: tuple[int, ...]) -> None:
     trials = [
         trial(0.3, "pca", "leiden"),
-        trial(0.3, "pca", "kmeans", scaler="minmax"),
-        trial(0.3, "whitened", "kmeans"),
         trial(0.3, "pca", "minibatchkmeans"),
+        trial(0.3, "whitened", "kmeans"),
+        trial(0.3, "pca", "kmeans", scaler="minmax"),
     ]
     assert select(*(trials[i] for i in order)).winner is trials[3]
 
