@@ -148,7 +148,7 @@ def test_a_batch_whose_run_died_with_the_daemon_is_labelled_once(lived_through: 
     assert labelled.status == dg.DagsterRunStatus.SUCCESS
     for partition in PARTITIONS[:2]:
         path = lived_through.pipeline.root / "Final" / "batches" / "tuesday" / f"{partition}.csv"
-        assert len(pd.read_csv(path)) == 200
+        assert len(pd.read_csv(path)) == N_IMAGES + 40
 
 
 def test_a_damaged_batch_fails_by_name_and_holds_nobody_up(lived_through: Week) -> None:
