@@ -40,7 +40,7 @@ CHANGES_KEY = b"iv_pipeline.changes"
     kinds=("scikitlearn", "hdbscan", "arrow"),
     heavy=True,
     checks={"every_image_labelled": "Has every usable image a label from the winning algorithm?"},
-    code_version="2",
+    code_version="3",
 )
 def clusters(
     context: dg.AssetExecutionContext,

@@ -35,7 +35,7 @@ LEAST_AGREEMENT = 0.97
     group="results",
     kinds=("numpy", "json"),
     heavy=True,
-    code_version="3",
+    code_version="4",
     checks={"labels_its_own_fit": "Do images of the fit get the clusters of the fit?"},
 )
 def model(

@@ -18,6 +18,7 @@ LEAST_RECALL = 0.95
     kinds=("faiss", "arrow"),
     heavy=True,
     checks={"recall": f"Were at least {LEAST_RECALL:.0%} of the true neighbours found?"},
+    code_version="2",
 )
 def neighbors(
     context: dg.AssetExecutionContext,

@@ -20,6 +20,7 @@ from iv_pipeline.storage.tables import VectorTable
     checks={
         "variance_kept": "Do the components keep the configured variance, or are they as many as allowed?"
     },
+    code_version="2",
 )
 def pca(
     context: dg.AssetExecutionContext,

@@ -39,6 +39,7 @@ KNOWN_SHARE = 0.5
     kinds=("umap", "arrow"),
     heavy=True,
     checks={"finite_values": "Is every vector finite whose raw vector is?"},
+    code_version="2",
 )
 def representation(
     context: dg.AssetExecutionContext,

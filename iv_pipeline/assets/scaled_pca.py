@@ -17,6 +17,7 @@ from iv_pipeline.storage.tables import VectorTable, as_matrix, read_table
     kinds=("arrow", "numpy"),
     heavy=True,
     checks={"finite_values": "Is every vector finite whose raw vector is?"},
+    code_version="2",
 )
 def scaled_pca(
     context: dg.AssetExecutionContext,

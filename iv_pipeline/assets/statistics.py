@@ -9,7 +9,7 @@ from iv_pipeline.learn.statistics import Statistics, compute_statistics
 from iv_pipeline.storage.tables import VectorTable
 
 
-@stage(group="representation", kinds=("numpy",), heavy=True)
+@stage(group="representation", kinds=("numpy",), heavy=True, code_version="2")
 def statistics(context: dg.AssetExecutionContext, init: VectorTable) -> Result:
     """Count, mean, extremes, quartiles and covariance of the usable rows; which rows are not usable."""
     computed = compute_statistics(init.vectors("descriptor"))

@@ -24,7 +24,7 @@ LEAST_READ = 0.5
 """Of the sample, the share of pictures without which they judge nothing."""
 
 
-@stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="2")
+@stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="3")
 def views(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:
