@@ -12,7 +12,7 @@ from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import VectorTable
 
 
-@stage(group="clustering", kinds=("scipy", "hdbscan"), heavy=True)
+@stage(group="clustering", kinds=("scipy", "hdbscan"), heavy=True, code_version="2")
 def hierarchy(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
