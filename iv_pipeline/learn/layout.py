@@ -77,7 +77,7 @@ def _generator_states(n_rows: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(2**16, 2**31, size=(n_rows, 3), dtype=np.int64)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)  # representations are made on several threads
 def _run_epoch(
     layout: NDArray[np.float32],
     heads: NDArray[np.int64],
