@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from iv_pipeline.engine import BatchedMatrix, map_rows
+from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,12 +33,13 @@ def lloyd(matrix: BatchedMatrix, centroids: NDArray[Any], max_iter: int = 100) -
         Centroids, shape ``(n_clusters, n_features)``, float32.
     """
     current = centroids.astype(np.float32)
+    dtype = np.float64 if matrix.shape[0] <= REPRODUCIBLE_ROWS else np.float32
     tolerance = None
     for _ in range(max_iter):
         count = np.zeros(len(current))
         total = np.zeros(current.shape)
         square = 0.0
-        for part_count, part_total, part_square in map_rows(partial(_assign, current), matrix):
+        for part_count, part_total, part_square in map_rows(partial(_assign, current.astype(dtype)), matrix):
             count += part_count
             total += part_total
             square += part_square
@@ -54,12 +56,12 @@ def lloyd(matrix: BatchedMatrix, centroids: NDArray[Any], max_iter: int = 100) -
 
 
 def _assign(
-    centroids: NDArray[np.float32], rows: NDArray[np.float32]
+    centroids: NDArray[np.floating[Any]], rows: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Rows of each cluster, their sums, and the sum of all squares, of one batch."""
-    points, centers = rows.astype(np.float64), centroids.astype(np.float64)
-    distance = points @ (-2 * centers.T)
-    distance += np.square(centers).sum(axis=1)
+    points = rows.astype(np.float64)
+    distance = points.astype(centroids.dtype, copy=False) @ (-2 * centroids.T)
+    distance += np.square(centroids).sum(axis=1)
     one_hot = csr_array(
         (np.ones(len(rows)), distance.argmin(axis=1), np.arange(len(rows) + 1)), shape=distance.shape
     )
