@@ -40,6 +40,7 @@ SETTINGS = {
     "native": {},
     "Haswell": {"OPENBLAS_CORETYPE": "Haswell", "FAISS_OPT_LEVEL": "avx2", "NUMBA_CPU_NAME": "generic"},
     "Zen": {"OPENBLAS_CORETYPE": "Zen", "NPY_DISABLE_CPU_FEATURES": "X86_V4"},
+    "Sandybridge": {"OPENBLAS_CORETYPE": "Sandybridge", "FAISS_OPT_LEVEL": "generic"},
     "Prescott": {"OPENBLAS_CORETYPE": "Prescott", "FAISS_OPT_LEVEL": "generic"},
     "oldest": {
         "OPENBLAS_CORETYPE": "Prescott",
@@ -90,8 +91,14 @@ def _run(name: str, root: Path, delivery: Path, config: Path) -> None:
     """Cluster a delivery in a process of its own: libraries look at the environment when they are loaded."""
     command = [sys.executable, "-m", "benchmarks.processors", str(delivery), str(root)]
     subprocess.run(  # noqa: S603  (arguments of ours)
-        [*command, "--config", str(config), "--cluster"], env=os.environ | SETTINGS[name], check=True
+        [*command, "--config", str(config), "--cluster"], env=_without_settings() | SETTINGS[name], check=True
     )
+
+
+def _without_settings() -> dict[str, str]:
+    """The environment without what any setting sets."""
+    names = {name for setting in SETTINGS.values() for name in setting}
+    return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def cluster(settings: Settings) -> int:

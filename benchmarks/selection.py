@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
     parser.add_argument("root", type=Path, help="data root of a finished run whose delivery has labels")
     parser.add_argument("--config", type=Path, default=CONFIG)
-    parser.add_argument("--seeds", type=int, default=1, help="trials are made with so many seeds")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="trials of the one sample are made with so many seeds"
+    )
     given = parser.parse_args(arguments)
     config = load_config(given.config)
     index = pd.read_parquet(given.root / file_of("image_index"))
@@ -127,7 +129,9 @@ def ties_table(judged: pd.DataFrame, budget: int) -> pd.DataFrame:
         for trials in _at_budget(judged, budget):
             records: list[dict[Any, Any]] = trials.to_dict("records")
             best = max(records, key=lambda trial: float(np.nan_to_num(trial["score"], nan=-np.inf)))
-            won = next(trial for trial in records if trial["won"])
+            won = next((trial for trial in records if trial["won"]), None)
+            if won is None:
+                continue  # what a person fixed may lie outside the budget
             most = float(trials[column].max())
             facts.append(
                 {

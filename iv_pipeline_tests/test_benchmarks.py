@@ -39,6 +39,7 @@ from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.pickles import open_matrix
+from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, REPOSITORY, Finished, Pipeline
 
 N = 6000
@@ -525,7 +526,9 @@ def test_a_criterion_is_judged_by_the_clusterings_at_the_budget() -> None:
 def test_kernels_of_another_processor_choose_the_same_and_give_the_same_labels(
     make_pipeline: Callable[..., Pipeline], tmp_path: Path
 ) -> None:
+    embedded = {"file": "descriptors/vdc_type.pickle", "choose": {"representation": "normalized_umap"}}
     pipeline = make_pipeline(
+        descriptors=CONFIG["descriptors"] | {"vdc_type": embedded},
         combinations={},
         trials=CONFIG["trials"]
         | {
@@ -546,6 +549,12 @@ def test_kernels_of_another_processor_choose_the_same_and_give_the_same_labels(
         .eq(1)
         .all(axis=None)
     )
+    stored = [
+        read_table(UPath(tmp_path / setting / file_of("representation", "vdc_type")))
+        for setting in ("native", "oldest")
+    ]
+    np.testing.assert_array_equal(*(table.vectors("vectors").to_array() for table in stored))
+    assert "source" in stored[0].vector_columns  # it was embedded
     for name in ("scaled_pca", "neighbors", "views"):
         files = [tmp_path / setting / file_of(name, "vdc_type") for setting in ("native", "oldest")]
         assert files[0].read_bytes() == files[1].read_bytes(), name

@@ -61,7 +61,7 @@ def _lab(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     xyz = _LINEAR[images] @ _TO_XYZ
     x, y, z = np.moveaxis(np.cbrt(xyz), -1, 0)
     lab = np.stack([1.16 * y - 0.16, 5 * (x - y), 2 * (y - z)], axis=-1)
-    return np.round(lab, 6).astype(np.float32)  # differences of greys are rounding alone
+    return np.round(lab, 6).astype(np.float32)  # differences of gray values are rounding alone
 
 
 _LINEAR = (np.arange(256) / 255) ** 2.2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CHANGES = ("kept", "split", "merged", "vanished", "new")
 STANDARD_ERRORS = 2
-"""A fall of the score within so many standard errors may be chance, and is no reason against a fit."""
+"""A score may fall by so many standard errors of the difference: that may be chance."""
 
 
 @dataclass(frozen=True)

@@ -433,10 +433,10 @@ def sorted_by_difference(
     found
         Positions of points, shape ``(n_queries, k)``.
     dtype
-        Of the differences; distances are float32.
+        Type of the differences; distances are float32.
     """
     apart = np.empty(found.shape, np.float32)
-    row_bytes = np.dtype(dtype).itemsize * found.shape[1] * points.shape[1]
+    row_bytes = max(1, np.dtype(dtype).itemsize * found.shape[1] * points.shape[1])
     chunk = max(1, DIFFERENCE_BYTES // row_bytes)
     for begin in range(0, len(queries), chunk):
         part = slice(begin, begin + chunk)

@@ -296,7 +296,8 @@ def rank_configurations(trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for score in SCORES:
             ranks = frame[score].rank(method="min", ascending=score in BETTER_LOW)
             columns |= {score: frame[score], f"rank_{score}": ranks.astype("Int64")}
-        columns |= {column: frame[column] for column in ("kept", "tied", "won")}
+        tied = frame["tied"] if "tied" in frame else frame["won"]  # trials of an earlier version have no ties
+        columns |= {"kept": frame["kept"], "tied": tied, "won": frame["won"]}
         part = pd.DataFrame(columns)
         part.insert(0, "descriptor", name)
         leading = f"rank_{frame['criterion'].iloc[0]}"

@@ -29,8 +29,9 @@ class Score:
         The score; NaN where the criterion has no meaning.
     contributions
         Influence of each judged unit on the value over the number of units, shape ``(n_units,)``, float32: the
-        sum of their squares estimates the variance of the value (infinitesimal jackknife; Jaeckel 1972). Those of
-        two clusterings of the same rows can be subtracted, so that the error of a difference is known, too.
+        sum of their squares estimates the variance of the value (infinitesimal jackknife; Jaeckel 1972), given the
+        clusters and what predicts them. Those of two clusterings of the same rows can be subtracted, so that the
+        error of a difference is known, too.
     """
 
     value: float
@@ -43,21 +44,21 @@ class Score:
 
 
 UNDEFINED = Score(np.nan, np.empty(0, np.float32))
-"""Score of a criterion that has no meaning for a clustering."""
+"""Score of a criterion that has no meaning for a clustering, or of nothing."""
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """Mean of several scores of the same rows; undefined if there is none."""
-    if not scores:
+    """Mean of several scores of the same rows; undefined if there is none, or if one is."""
+    if not scores or any(score is UNDEFINED for score in scores):
         return UNDEFINED
     contributions = np.stack([score.contributions for score in scores]).mean(axis=0)
     return Score(float(np.mean([score.value for score in scores])), contributions)
 
 
 def standard_error_of_difference(one: Score, other: Score) -> float:
-    """How far chance moves the difference of two scores that were judged on the same rows."""
+    """How far chance moves the difference of two scores; of other rows each, they are independent."""
     if one.contributions.shape != other.contributions.shape:
-        return max(one.standard_error, other.standard_error)
+        return float(np.hypot(one.standard_error, other.standard_error))
     return float(np.linalg.norm(one.contributions.astype(np.float64) - other.contributions))
 
 
@@ -101,7 +102,9 @@ class Predictor:
         from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
         shifted = labels.astype(np.int64) - NOISE
-        n, n_labels = len(self.rows), int(shifted.max()) + 1
+        n, n_labels = len(self.rows), int(shifted.max(initial=0)) + 1
+        if not n:
+            return UNDEFINED
         flat = shifted[self.known] + np.arange(n)[:, None] * n_labels
         votes = np.bincount(flat.ravel(), minlength=n * n_labels).reshape(-1, n_labels)
         given, predicted = shifted[self.rows], votes.argmax(axis=1)
@@ -128,6 +131,8 @@ def fit_predictor(view: NDArray[np.float32], seed: int = 0) -> Predictor:
     rows = np.flatnonzero(np.isfinite(view).all(axis=1))
     rows = np.random.default_rng(seed).permutation(rows)
     halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    if len(rows) < 2:
+        return Predictor(rows[:0], rows[:0, None], len(view))
     k = min(PREDICTOR_NEIGHBORS, *map(len, halves))
     known = [learn[nearest(view[judged], view[learn], k)] for learn, judged in (halves, halves[::-1])]
     return Predictor(np.concatenate(halves[::-1]), np.concatenate(known), len(view))
@@ -158,7 +163,11 @@ def identity_score(labels: NDArray[np.int32], identities: NDArray[np.int64] | No
     if not pairs.sum() or chance >= 1:
         return UNDEFINED
     share = shared.sum() / pairs.sum()
-    contributions = (shared - share * pairs) / pairs.sum() / (1 - chance)
+    to_share = (shared - share * pairs) / pairs.sum()
+    to_chance = (
+        2 * (np.bincount(vehicle, sizes[cluster], len(photos)) / len(labels) - chance * photos) / len(labels)
+    )
+    contributions = to_share / (1 - chance) - to_chance * (1 - share) / (1 - chance) ** 2
     return Score(float((share - chance) / (1 - chance)), contributions.astype(np.float32))
 
 
@@ -186,7 +195,7 @@ def agreement_score(one: NDArray[np.int32], other: NDArray[np.int32]) -> Score:
 def _companions(labels: NDArray[np.int32]) -> NDArray[np.float64]:
     """Share of the other rows that have the same label as each row, shape ``(n_rows,)``."""
     _, number, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
-    companions: NDArray[np.float64] = (counts[number] - 1) / (len(labels) - 1)
+    companions: NDArray[np.float64] = (counts[number] - 1) / max(len(labels) - 1, 1)
     return companions
 
 

@@ -32,7 +32,7 @@ LEAST_SCALE = 1e-3
 START_WIDTH = 10.0
 """Width that a layout starts from, as in UMAP."""
 COARSE = 2.0**-12
-"""Grid of edge weights and of starts: differences by rounding on the way there must not reach the optimization."""
+"""Grid of edge weights and starting coordinates; rounding errors upstream are smaller than it."""
 
 
 def load_libraries() -> None:
@@ -145,7 +145,7 @@ def lay_out(
 
     a, b = (
         round(float(value), 6) for value in find_ab_params(1.0, min_dist)
-    )  # fitted, to fewer digits than these
+    )  # a fit less accurate than these digits
     fuzzy = fuzzy.tocoo()
     fuzzy.sum_duplicates()
     n_epochs = n_epochs or (200 if len(start) < LONG_ROWS else 100)

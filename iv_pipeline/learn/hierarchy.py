@@ -134,8 +134,8 @@ def _forest_of_neighbors(
 def _minimum_forest(edges: csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
     """The edges of a minimum spanning forest, those of length 0 among them.
 
-    Of ranks instead of lengths: mutual reachabilities are equal in large numbers, scipy's sort decides differently
-    among equal ones on different processors, and reads a stored 0 as "no edge".
+    Edges are ranked first: many mutual reachabilities are equal, which SciPy sorts differently on different
+    processors, and it reads a stored 0 as "no edge".
     """
     lengths = edges.data.astype(np.float64)
     order = np.argsort(lengths, kind="stable")

@@ -1,4 +1,4 @@
-"""UMAP's optimization of a layout, compiled without the liberties that make its result depend on the processor.
+"""UMAP's optimization of a layout, compiled without fast math: its result does not depend on the processor.
 
 UMAP compiles it with fast math: the compiler then reorders and fuses operations as suits the processor, and
 stochastic gradient descent turns a last bit into another layout. Here operations keep their order, are done in
@@ -109,7 +109,7 @@ def _run_epoch(
         next_positive[edge] += interval[edge]
         n_negative = int((epoch - next_negative[edge]) / negative_interval[edge])
         for _ in range(n_negative):
-            other = (tau_rand_int(states[row]) & 0x7FFFFFFF) % n_rows  # it may be negative, compiled
+            other = (tau_rand_int(states[row]) & 0x7FFFFFFF) % n_rows  # compiled, it is signed
             squared = _squared_distance(layout, row, other)
             if squared > 0:
                 push = 2 * b / ((0.001 + squared) * (a * squared**b + 1))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from iv_pipeline.learn.statistics import Statistics
     from iv_pipeline.scaler import Scaler
 
+SAME = 1e-9
+"""Shares of the variance that differ by less are equal: eigenvalues of 0 are rounding."""
+
 
 @dataclass(frozen=True)
 class PCA:
@@ -35,7 +38,7 @@ class PCA:
     scale
         Of the scaler, shape ``(n_features,)``, float64.
     components
-        Orthonormal rows in the scaled space, shape ``(n_components, n_features)``, float64; the entry of
+        Orthonormal rows in the scaled space, shape ``(n_components, n_features)``, float64; the first entry of
         largest magnitude of each is positive, as in scikit-learn.
     explained_variance
         Of each component, shape ``(n_components,)``, float64, descending.
@@ -129,9 +132,11 @@ def fit_pca(statistics: Statistics, scaler: Scaler, variance: float, max_compone
     values, vectors = eigh(scaled, subset_by_index=(n_features - most, n_features - 1), driver="evr")
     values, components = np.maximum(values[::-1], 0), vectors.T[::-1]
     share = np.cumsum(values) / total
-    n_components = min(int(np.searchsorted(share, variance) + 1), most)
+    n_components = min(int(np.searchsorted(share, variance - SAME) + 1), most)
     components = components[:n_components]
-    largest = np.abs(components).argmax(axis=1)
+    largest = (
+        np.abs(components).round(6).argmax(axis=1)
+    )  # the first of equally large ones, whatever rounding says
     signs = np.sign(components[np.arange(n_components), largest])
     return PCA(
         mean=statistics.mean,

@@ -57,9 +57,12 @@ def _pixels(paths: Sequence[str], read: Callable[[str], bytes]) -> NDArray[np.fl
 
 
 def _views(pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    down, right = np.gradient(pixels.mean(axis=3), axis=(1, 2))
+    down, right = np.gradient(pixels.mean(axis=3, dtype=np.float64), axis=(1, 2))
     angle = np.arctan2(down, right) % np.pi
-    nearest = np.floor(np.nan_to_num(angle) / np.pi * ORIENTATIONS).astype(np.int8) % ORIENTATIONS
+    steps = np.round(
+        np.nan_to_num(angle) / np.pi * ORIENTATIONS, 6
+    )  # right angles lie on the edge of two bins
+    nearest = np.floor(steps).astype(np.int8) % ORIENTATIONS
     length = np.hypot(down, right)
     histogram = np.concatenate([_cells(length * (nearest == i)) for i in range(ORIENTATIONS)], axis=1)
     total = histogram.sum(axis=1, keepdims=True)

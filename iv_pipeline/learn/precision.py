@@ -21,7 +21,12 @@ REPRODUCIBLE_ROWS = 20_000
 GRID_BITS = 16
 """Binary digits of a typical value that are kept."""
 EDGE = 0.3
-"""Offset of the exponents at which the grid changes: standardized data has whole numbers as total variance."""
+"""Offset that keeps total variances that are whole numbers away from the edge between two grids."""
+
+
+def product_dtype(n_rows: int) -> type[np.floating[Any]]:
+    """Type that products of a fit are computed in: float64 up to `REPRODUCIBLE_ROWS` rows, float32 beyond."""
+    return np.float64 if n_rows <= REPRODUCIBLE_ROWS else np.float32
 
 
 def grid_step(variance: float) -> float:

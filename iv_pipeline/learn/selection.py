@@ -7,7 +7,7 @@ descriptor exists, the pictures themselves judge; where there are none, **identi
 fall together? Without identities **stability** leads: do clusterings of disjoint parts agree on a third?
 
 Candidates whose score is no further from the best than chance moves the difference are **tied** with it. A fixed
-order decides among them: what was chosen before, then what leaves no image unlabelled, then the simpler
+order decides among them: what was chosen before, then what leaves no image unlabeled, then the simpler
 algorithm, representation and scaler.
 """
 
@@ -258,12 +258,12 @@ def run_trials(
         What a person chose: `scaler`, `representation`, `algorithm`, `n_clusters`, each optional.
     before
         What won when other images were clustered: `scaler`, `representation`, `algorithm` and `tried`, its
-        parameters. It wins again unless another is better by more than chance would have it.
+        parameters. It wins again if it is tied with the best or reaches `INCUMBENT_SHARE` of its score.
     fewer
         Numbers of clusters below the budget to try what won with, so that a person sees what naming fewer costs.
     make_again
-        Makes the candidate of a scaler and a representation once more, if one that had been left behind wins after
-        all; without it what fewer clusters cost is then left out.
+        Makes the candidate of a scaler and a representation again, if the winner is not the last one that led;
+        without it, what fewer clusters cost is left out then.
     progress
         Told what was tried.
 
@@ -434,7 +434,7 @@ def _tied(candidates: Sequence[Trial], criterion: str) -> list[Trial]:
     best = max(candidates, key=lambda trial: _rank(trial, criterion))
     score = best.measured[criterion]
     if not np.isfinite(score.value):
-        return [best]
+        return [trial for trial in candidates if _rank(trial, criterion) == _rank(best, criterion)]
     return [
         trial
         for trial in candidates
@@ -492,11 +492,12 @@ def _reason(
         "identity": f"nobody else could judge, and photos of one vehicle fall together {how}",
         "stability": f"nobody else could judge, and it agrees {how} with itself on disjoint parts",
     }[criterion]
+    what = what if np.isfinite(score) else "nothing could judge them"
     what += _tie_in_words(winner, candidates)
     sentence = (
         f"{winner.algorithm} on {described(winner.scaler, winner.representation)} with {winner.n_clusters} "
         f"clusters: of {len(candidates)} candidates at the naming budget of {budget}, {what} ({criterion} "
-        f"{score:.3f}"
+        + (f"{score:.3f}" if np.isfinite(score) else "unknown")
     )
     if others:
         second = max(others, key=lambda t: t.scores[criterion])

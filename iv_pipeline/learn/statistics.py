@@ -14,7 +14,7 @@ import numpy as np
 
 from iv_pipeline.engine import BatchedMatrix, Portable, blas_threads, map_ordered, map_rows, n_workers
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS
+from iv_pipeline.learn.precision import product_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -214,8 +214,8 @@ def compute_statistics(matrix: BatchedMatrix) -> Statistics:
     """Statistics of a descriptor.
 
     Rows are shifted by a first guess of the mean and divided by a power of two before they are squared, so that
-    neither an offset nor the scale of a feature costs precision. Squares are float32, and float64 up to
-    `REPRODUCIBLE_ROWS` rows.
+    neither an offset nor the scale of a feature costs precision. Squares are float64 up to
+    `iv_pipeline.learn.precision.REPRODUCIBLE_ROWS` rows, float32 beyond.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def compute_statistics(matrix: BatchedMatrix) -> Statistics:
     """
     n_rows, n_features = matrix.shape
     shift, scale = _first_guess(matrix)
-    dtype = np.float64 if n_rows <= REPRODUCIBLE_ROWS else np.float32
+    dtype = product_dtype(n_rows)
     moments = _empty_moments(n_features)
     usable = []
     with blas_threads(1):  # the batches run in parallel

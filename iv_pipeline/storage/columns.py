@@ -22,7 +22,7 @@ EVERYWHERE: dict[str, str] = {
     "homogeneity": "share of the labels’ uncertainty that clusters take away (Rosenberg, Hirschberg 2007)",
     "completeness": "share of the clusters’ uncertainty that labels take away",
     "v_measure": "harmonic mean of homogeneity and completeness",
-    "kept": "whether it is the best of its algorithm, and was fitted on all images",
+    "kept": "whether it is the best of its algorithm or tied with that, and was fitted on all images",
     "tied": "whether it is the best by the leading criterion, or chance might have put it there",
     "won": "whether it was chosen",
     "cluster": "number of the cluster; −1 for noise and rows that cannot be used",
@@ -50,7 +50,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
     "views": {"row": "row in the delivery"},
     "clustering_trials": {
         "tried": "parameters as they were asked for, as JSON",
-        "standard_error": "how far chance moves the leading score: its standard deviation over samples of images",
+        "standard_error": "standard error of the leading score over samples of images or vehicles",
         "predicted_by": "predictability by each judge, as JSON",
         "seconds": "that the fit took on the sample",
         "incumbent": "whether it had won when other images were clustered",

@@ -16,6 +16,8 @@ from iv_pipeline.learn.clustering.base import PrototypeModel
 from iv_pipeline.learn.clustering.kmeans import lloyd
 from iv_pipeline.learn.clustering.leiden import divide, prototype_graph
 
+pytestmark = pytest.mark.kernels
+
 
 def blobs(n_rows: int = 1200, centers: int = 6) -> tuple[np.ndarray, np.ndarray]:
     X, y = make_blobs(n_rows, centers=centers, n_features=5, cluster_std=0.6, random_state=2)
@@ -208,6 +210,14 @@ def test_clusters_start_from_earlier_ones_only_if_these_are_as_many() -> None:
     assert start.tolist() == [[5.5], [1.5]]
     assert space.start(3) is None
     assert Space(X).start(2) is None
+
+
+def test_repeated_rows_leave_as_many_prototypes_as_there_are_places() -> None:
+    places = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    X = np.concatenate([places, np.repeat(places[:1], 4000, axis=0)])
+    prototypes, counts = Space(X).prototypes
+    assert len(prototypes) >= 400
+    assert counts.sum() == len(X)
 
 
 def test_more_clusters_than_rows_are_refused_with_a_remedy() -> None:

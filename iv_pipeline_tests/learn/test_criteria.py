@@ -56,6 +56,13 @@ def test_every_row_is_predicted_once_and_only_from_the_other_half() -> None:
         assert {half[other] for other in known} == {not half[row]}
 
 
+@pytest.mark.parametrize("n_finite", [0, 1])
+def test_too_few_rows_predict_nothing(n_finite: int) -> None:
+    view = np.full((5, 3), np.nan, np.float32)
+    view[:n_finite] = 1
+    assert fit_predictor(view).measure(np.arange(5, dtype=np.int32), 5) is UNDEFINED
+
+
 def resampled(score: object, *arrays: np.ndarray, n: int = 300) -> float:
     """Standard deviation of a statistic over bootstrap samples."""
     rng = np.random.default_rng(0)
@@ -83,12 +90,14 @@ def test_the_standard_error_of_predictability_is_that_of_the_bootstrap() -> None
     assert error == pytest.approx(expected, rel=0.15)
 
 
-def test_the_standard_error_of_identity_is_that_of_samples_of_vehicles() -> None:
+@pytest.mark.parametrize("shares", [(1 / 6,) * 6, (0.6, 0.2, 0.1, 0.1), (0.95, 0.05)])
+def test_the_standard_error_of_identity_is_that_of_samples_of_vehicles(shares: tuple[float, ...]) -> None:
     rng = np.random.default_rng(0)
     photos = rng.integers(1, 9, size=400)
     vehicles = np.repeat(np.arange(400), photos)
-    own = rng.integers(6, size=400)[vehicles]
-    labels = np.where(rng.random(len(own)) < 0.4, rng.integers(6, size=len(own)), own).astype(np.int32)
+    own = rng.choice(len(shares), p=shares, size=400)[vehicles]
+    other = rng.choice(len(shares), p=shares, size=len(own))
+    labels = np.where(rng.random(len(own)) < 0.4, other, own).astype(np.int32)
     rows = np.split(np.arange(len(vehicles)), np.cumsum(photos)[:-1])
 
     def score(drawn: np.ndarray) -> float:

@@ -9,6 +9,8 @@ from iv_pipeline.learn import hierarchy, neighbors
 from iv_pipeline.learn.hierarchy import build_hierarchy, extract_dbscan, extract_hdbscan
 from iv_pipeline.learn.neighbors import neighbor_graph
 
+pytestmark = pytest.mark.kernels
+
 SHAPES = {
     "blobs": make_blobs(1500, centers=7, n_features=6, cluster_std=np.linspace(0.5, 2, 7), random_state=1)[0],
     "moons": make_moons(1200, noise=0.07, random_state=0)[0],

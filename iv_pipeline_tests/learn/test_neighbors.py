@@ -8,6 +8,8 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.neighbors import neighbor_graph
 
+pytestmark = pytest.mark.kernels
+
 
 def blobs(n_rows: int, n_features: int = 8, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)

@@ -9,6 +9,8 @@ from iv_pipeline.learn.pca import PCA, Projection, fit_pca
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 
+pytestmark = pytest.mark.kernels
+
 REFERENCE = {"standard": StandardScaler, "minmax": MinMaxScaler, "robust": RobustScaler}
 
 

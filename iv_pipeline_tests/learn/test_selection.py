@@ -245,7 +245,17 @@ def test_the_order_of_ties_is_algorithm_then_representation_then_scaler(order: t
     assert select(*(trials[i] for i in order)).winner is trials[3]
 
 
-def test_what_leaves_images_unlabelled_never_wins_a_tie() -> None:
+def test_where_nothing_can_judge_the_simplest_wins_and_the_reason_says_so() -> None:
+    blind = [trial(np.nan, "umap", "leiden"), trial(np.nan, "pca", "kmeans")]
+    chosen = select(*blind)
+    assert chosen.winner is blind[1]
+    assert (
+        "nothing could judge them, tied with 1 other; the simplest of them (stability unknown)"
+        in chosen.reason
+    )
+
+
+def test_what_leaves_images_unlabeled_never_wins_a_tie() -> None:
     noisy, whole = trial(0.30, "pca", "hdbscan", noise=5), trial(0.295, "normalized_umap", "leiden", seed=1)
     assert select(noisy, whole).winner is whole
     assert select(noisy, trial(0.20, seed=1)).winner is noisy

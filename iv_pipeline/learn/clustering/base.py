@@ -104,9 +104,11 @@ class Space:
             return self.X, np.ones(self.n_rows, np.int64)
         rows = np.random.default_rng(self.seed + 1).permutation(self.n_rows)
         sample = self.X[np.sort(rows[: N_PROTOTYPES * ROWS_PER_PROTOTYPE])]
-        centroids = lloyd(ArrayBatches(sample), self.X[rows[:N_PROTOTYPES]], PROTOTYPE_ROUNDS)
-        nearest, _ = self.predict(PrototypeModel(centroids, np.arange(N_PROTOTYPES, dtype=np.int32)))
-        counts = np.bincount(nearest, minlength=N_PROTOTYPES)
+        drawn = self.X[rows[: 4 * N_PROTOTYPES]]
+        _, first = np.unique(drawn, axis=0, return_index=True)  # equal rows would share one prototype
+        centroids = lloyd(ArrayBatches(sample), drawn[np.sort(first)[:N_PROTOTYPES]], PROTOTYPE_ROUNDS)
+        nearest, _ = self.predict(PrototypeModel(centroids, np.arange(len(centroids), dtype=np.int32)))
+        counts = np.bincount(nearest, minlength=len(centroids))
         return centroids[counts > 0], counts[counts > 0]
 
     @cached_property

@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from iv_pipeline.learn.clustering.base import Clustering, PrototypeModel, Space, require_rows
 from iv_pipeline.learn.clustering.lloyd import lloyd
+from iv_pipeline.learn.precision import product_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +76,7 @@ class MiniBatchKMeans:
         how: dict[str, Any] = {"n_init": 3} if start is None else {"n_init": 1, "init": start}
         with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
             estimator = Estimator(n_clusters, batch_size=2048, random_state=space.seed, **how)
-            estimator.fit(space.X.astype(np.float64))
+            estimator.fit(space.X.astype(product_dtype(space.n_rows), copy=False))
         return _from_centroids(space, estimator.cluster_centers_, {"n_clusters": n_clusters})
 
 

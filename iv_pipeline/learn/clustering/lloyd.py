@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from iv_pipeline.engine import BatchedMatrix, map_rows
-from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS
+from iv_pipeline.learn.precision import product_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ def lloyd(matrix: BatchedMatrix, centroids: NDArray[Any], max_iter: int = 100) -
         Centroids, shape ``(n_clusters, n_features)``, float32.
     """
     current = centroids.astype(np.float32)
-    dtype = np.float64 if matrix.shape[0] <= REPRODUCIBLE_ROWS else np.float32
+    dtype = product_dtype(matrix.shape[0])
     tolerance = None
     for _ in range(max_iter):
         count = np.zeros(len(current))
