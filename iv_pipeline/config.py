@@ -237,8 +237,8 @@ class RefitConfig(Model):
     exclude: tuple[str, ...] = ()
     """Batches that are to take no part; one that has joined leaves with the next run of the pipeline."""
     score_loss: float = Field(0.02, ge=0)
-    """What the leading score of a descriptor may lose against the old clusters on the same images, or more within two
-    standard errors of the difference."""
+    """What the leading score of a descriptor may lose against the old clusters on the same images; within two
+    standard errors of the difference it may lose more."""
     kept_share: float = Field(0.8, ge=0, le=1)
     """Share of the images of the old fit that have to keep their cluster."""
 
