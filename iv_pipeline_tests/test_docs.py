@@ -79,6 +79,9 @@ ELSEWHERE = {
     "dagster job backfill -w workspace.yaml -j full_pipeline --partitions vdc_type,vdc_color --noprompt": (
         "test_commands.py::backfilled"
     ),
+    "python -m benchmarks.processors /path/to/Intellivision_case /path/to/folder": (
+        "test_benchmarks.py::test_kernels_of_another_processor_choose_the_same_and_give_the_same_labels"
+    ),
     "make explore DESCRIPTOR=vdc_type": "test_explore.py::test_one_command_opens_a_descriptor_in_embedding_atlas",
     ".venv/bin/iv-pipeline run brand": "test_docs.py::test_a_descriptor_is_added_as_the_page_says",
 }
