@@ -62,13 +62,7 @@ def optimize_layout(
     interval = 1 / weights[kept].astype(np.float64)
     heads, tails = fuzzy.row[kept].astype(np.int64), fuzzy.col[kept].astype(np.int64)
     result = np.ascontiguousarray(layout, np.float32).copy()
-    states = _generator_states(len(layout), seed)
-    next_positive, next_negative = interval.copy(), interval / NEGATIVE_SAMPLES
-    for epoch in range(n_epochs):
-        _run_epoch(
-            result, heads, tails, interval, next_positive, next_negative, states, a, b,
-            1 - epoch / n_epochs, epoch,
-        )  # fmt: skip
+    _descend(result, heads, tails, interval, _generator_states(len(layout), seed), a, b, n_epochs)
     return result
 
 
@@ -78,45 +72,45 @@ def _generator_states(n_rows: int, seed: int) -> NDArray[np.int64]:
 
 
 @numba.njit(cache=True, nogil=True)  # representations are made on several threads
-def _run_epoch(
+def _descend(
     layout: NDArray[np.float32],
     heads: NDArray[np.int64],
     tails: NDArray[np.int64],
     interval: NDArray[np.float64],
-    next_positive: NDArray[np.float64],
-    next_negative: NDArray[np.float64],
     states: NDArray[np.int64],
     a: float,
     b: float,
-    rate: float,
-    epoch: int,
+    n_epochs: int,
 ) -> None:
-    """One round over all edges that are due; changes `layout`, the next epochs of the edges, and `states`."""
+    """Run all epochs; changes `layout` and `states`. An edge is due every `interval` epochs."""
     n_rows, n_dimensions = layout.shape
     negative_interval = interval / NEGATIVE_SAMPLES
-    for edge in range(len(heads)):
-        if next_positive[edge] > epoch:
-            continue
-        row, other = heads[edge], tails[edge]
-        squared = _squared_distance(layout, row, other)
-        if squared > 0:
-            power = squared**b
-            pull = -2 * a * b * power / (squared * (a * power + 1))
-            for d in range(n_dimensions):
-                here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
-                step = rate * _clip(pull * (here - there))
-                layout[row, d], layout[other, d] = here + step, there - step
-        next_positive[edge] += interval[edge]
-        n_negative = int((epoch - next_negative[edge]) / negative_interval[edge])
-        for _ in range(n_negative):
-            other = (tau_rand_int(states[row]) & 0x7FFFFFFF) % n_rows  # compiled, it is signed
+    next_positive, next_negative = interval.copy(), negative_interval.copy()
+    for epoch in range(n_epochs):
+        rate = 1 - epoch / n_epochs
+        for edge in range(len(heads)):
+            if next_positive[edge] > epoch:
+                continue
+            row, other = heads[edge], tails[edge]
             squared = _squared_distance(layout, row, other)
             if squared > 0:
-                push = 2 * b / ((0.001 + squared) * (a * squared**b + 1))
+                power = squared**b
+                pull = -2 * a * b * power / (squared * (a * power + 1))
                 for d in range(n_dimensions):
                     here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
-                    layout[row, d] = here + rate * _clip(push * (here - there))
-        next_negative[edge] += n_negative * negative_interval[edge]
+                    step = rate * _clip(pull * (here - there))
+                    layout[row, d], layout[other, d] = here + step, there - step
+            next_positive[edge] += interval[edge]
+            n_negative = int((epoch - next_negative[edge]) / negative_interval[edge])
+            for _ in range(n_negative):
+                other = (tau_rand_int(states[row]) & 0x7FFFFFFF) % n_rows  # compiled, it is signed
+                squared = _squared_distance(layout, row, other)
+                if squared > 0:
+                    push = 2 * b / ((0.001 + squared) * (a * squared**b + 1))
+                    for d in range(n_dimensions):
+                        here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
+                        layout[row, d] = here + rate * _clip(push * (here - there))
+            next_negative[edge] += n_negative * negative_interval[edge]
 
 
 @numba.njit(cache=True)

@@ -48,7 +48,7 @@ def test_compiled_and_interpreted_layouts_are_the_same_bit_for_bit(monkeypatch: 
     X = blobs(60)
     fuzzy, start = fuzzy_graph(neighbor_graph(X, 5), 6), start_from(X, 3)
     compiled = layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12)
-    for name in ("_squared_distance", "_clip", "_run_epoch"):
+    for name in ("_squared_distance", "_clip", "_descend"):
         monkeypatch.setattr(layout, name, getattr(layout, name).py_func)
     np.testing.assert_array_equal(layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12), compiled)
 
