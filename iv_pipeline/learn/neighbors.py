@@ -140,7 +140,8 @@ class NeighborSearch:
     """
 
     def __init__(self, X: NDArray[np.float32], seed: int = 0) -> None:
-        self._X = X
+        self._n_points = len(X)
+        self._points = X if len(X) <= EXACT_ROWS else None
         if len(X) <= EXACT_ROWS:
             self._cells = fit_cells(X, seed)
             self._reach = Reach(self._cells.n_cells, self._cells.n_cells)
@@ -149,11 +150,11 @@ class NeighborSearch:
 
     def __call__(self, X: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Indices and distances of the points nearest to each row, ``(n_rows, min(k, n_points))``."""
-        k = min(k, len(self._X))
-        if len(self._X) > EXACT_ROWS:
+        k = min(k, self._n_points)
+        if self._points is None:
             return self._cells.search(X, k, self._reach)
-        found, _ = self._cells.search(X, min(k + SPARE_NEIGHBORS, len(self._X)), self._reach)
-        return _nearest_of(found, X, self._X, k)
+        found, _ = self._cells.search(X, min(k + SPARE_NEIGHBORS, self._n_points), self._reach)
+        return _nearest_of(found, X, self._points, k)
 
 
 def nearest(queries: NDArray[np.float32], points: NDArray[np.float32], k: int) -> NDArray[np.int32]:
