@@ -84,8 +84,14 @@ class PCA:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> PCA:
         """The inverse of `to_arrays`; arrays of an earlier version have no `step`."""
-        numbers = {key: float(arrays[key]) for key in ("total_variance", "step") if key in arrays}
-        return cls(**{**arrays, **numbers})  # type: ignore[arg-type]
+        return cls(
+            arrays["mean"],
+            arrays["scale"],
+            arrays["components"],
+            arrays["explained_variance"],
+            float(arrays["total_variance"]),
+            float(arrays["step"]) if "step" in arrays else 0.0,
+        )
 
 
 def pack_maps(maps: Mapping[str, PCA]) -> dict[str, NDArray[Any]]:
@@ -134,9 +140,8 @@ def fit_pca(statistics: Statistics, scaler: Scaler, variance: float, max_compone
     share = np.cumsum(values) / total
     n_components = min(int(np.searchsorted(share, variance - SAME) + 1), most)
     components = components[:n_components]
-    largest = (
-        np.abs(components).round(6).argmax(axis=1)
-    )  # the first of equally large ones, whatever rounding says
+    # of equally large entries the first, whatever their last digits are
+    largest = np.abs(components).round(6).argmax(axis=1)
     signs = np.sign(components[np.arange(n_components), largest])
     return PCA(
         mean=statistics.mean,

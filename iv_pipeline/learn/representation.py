@@ -9,7 +9,7 @@ are added up first (fusion): images that several descriptors find alike are draw
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -410,6 +410,5 @@ def pack_fit(reduction: Reduction, parts: Sequence[slice]) -> dict[str, NDArray[
 
 def unpack_fit(arrays: Mapping[str, NDArray[Any]]) -> tuple[Reduction, list[slice]]:
     """The inverse of `pack_fit`."""
-    pca = PCA.from_arrays({f.name: arrays[f.name] for f in fields(PCA) if f.name in arrays})
     parts = [slice(begin, end) for begin, end in arrays["parts"].tolist()]
-    return Reduction(pca, arrays["unit_blocks"].tolist()), parts
+    return Reduction(PCA.from_arrays(arrays), arrays["unit_blocks"].tolist()), parts
