@@ -206,7 +206,7 @@ def _score_of(candidate: Candidate, name: str, labelled: np.ndarray) -> Callable
     predictors = predictors_of(config, name, views, usable).values()
 
     def score(labels: np.ndarray) -> Score:
-        return mean_score([p.measure(labels[rows], config.trials.naming_budget) for p in predictors])
+        return mean_score([p.score(labels[rows], config.trials.naming_budget) for p in predictors])
 
     return score
 

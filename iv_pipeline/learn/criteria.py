@@ -80,11 +80,7 @@ class Predictor:
     known: NDArray[np.int64]
     n_rows: int
 
-    def score(self, labels: NDArray[np.int32], n_clusters: int) -> float:
-        """Value of `measure`."""
-        return self.measure(labels, n_clusters).value
-
-    def measure(self, labels: NDArray[np.int32], n_clusters: int) -> Score:
+    def score(self, labels: NDArray[np.int32], n_clusters: int) -> Score:
         """What the predictions tell about the clusters, as a share of what `n_clusters` could tell.
 
         Mutual information of predicted and given clusters less the one expected by chance (Vinh, Epps, Bailey

@@ -192,11 +192,11 @@ class Judge:
 
     def predict(self, labels: NDArray[np.int32]) -> dict[str, Score]:
         """How well each other descriptor predicts the clusters."""
-        return {n: predictor.measure(labels, self.naming_budget) for n, predictor in self.predictors.items()}
+        return {n: predictor.score(labels, self.naming_budget) for n, predictor in self.predictors.items()}
 
     def predict_without(self, left_out: str, labels: NDArray[np.int32]) -> Score:
         """How well a descriptor that takes part predicts the clusters that the others make without it."""
-        return self.own[left_out].measure(labels, self.naming_budget)
+        return self.own[left_out].score(labels, self.naming_budget)
 
     def score(
         self,

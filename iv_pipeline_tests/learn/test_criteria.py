@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,7 +44,7 @@ def test_predictability_without_the_part_of_chance_is_mutual_information_over_th
     predictor = fit_predictor(view)
     votes = np.array([np.bincount(truth[known], minlength=8).argmax() for known in predictor.known])
     told = mutual_info_score(truth[predictor.rows], votes) / np.log(8)
-    found = predictor.score(truth, 8)
+    found = predictor.score(truth, 8).value
     assert told - 0.02 < found < told
 
 
@@ -60,16 +62,16 @@ def test_every_row_is_predicted_once_and_only_from_the_other_half() -> None:
 def test_too_few_rows_predict_nothing(n_finite: int) -> None:
     view = np.full((5, 3), np.nan, np.float32)
     view[:n_finite] = 1
-    assert fit_predictor(view).measure(np.arange(5, dtype=np.int32), 5) is UNDEFINED
+    assert fit_predictor(view).score(np.arange(5, dtype=np.int32), 5) is UNDEFINED
 
 
-def resampled(score: object, *arrays: np.ndarray, n: int = 300) -> float:
+def resampled(score: Callable[..., float], *arrays: np.ndarray, n: int = 300) -> float:
     """Standard deviation of a statistic over bootstrap samples."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(n):
         rows = rng.integers(len(arrays[0]), size=len(arrays[0]))
-        values.append(score(*(a[rows] for a in arrays)))  # type: ignore[operator]
+        values.append(score(*(a[rows] for a in arrays)))
     return float(np.std(values))
 
 
@@ -85,7 +87,7 @@ def test_the_standard_error_of_predictability_is_that_of_the_bootstrap() -> None
     truth, view = views()
     predictor = fit_predictor(view)
     votes = np.array([np.bincount(truth[known], minlength=8).argmax() for known in predictor.known])
-    error = predictor.measure(truth, 8).standard_error
+    error = predictor.score(truth, 8).standard_error
     expected = resampled(mutual_info_score, truth[predictor.rows], votes) / np.log(8)
     assert error == pytest.approx(expected, rel=0.15)
 
@@ -114,7 +116,7 @@ def test_clusterings_that_err_on_the_same_rows_differ_by_less_than_chance_moves_
     predictor = fit_predictor(view)
     rng = np.random.default_rng(0)
     nearly = np.where(rng.random(len(truth)) < 0.02, rng.integers(8, size=len(truth)), truth).astype(np.int32)
-    one, other = predictor.measure(truth, 8), predictor.measure(nearly, 8)
+    one, other = predictor.score(truth, 8), predictor.score(nearly, 8)
     assert standard_error_of_difference(one, one) == 0
     assert standard_error_of_difference(one, other) < 0.7 * min(one.standard_error, other.standard_error)
 
