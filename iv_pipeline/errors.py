@@ -1,8 +1,65 @@
-"""Errors that a user can mend: one sentence saying what is wrong, where, and what to do."""
+"""Errors and notices: one sentence saying where, what is wrong, and how to fix it.
+
+Everything that tells people about their input is a `Notice`, or an `InputError` made of the same three parts.
+Their one format is `sentence`, so that console, Dagster and the report say the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+
+def sentence(what: str, where: object = "", fix: str = "") -> str:
+    """``where: what; fix``, on one line, without the parts that are empty."""
+    place = f"{where}: " if str(where) else ""
+    remedy = f"; {fix}" if fix else ""
+    return " ".join(f"{place}{what}{remedy}".split())
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that people should know about their input although the run goes on.
+
+    Attributes
+    ----------
+    what
+        The fact, with its count where it is about many images.
+    where
+        File, descriptor or column; empty if `what` names it.
+    fix
+        What to do, in the imperative; empty if nothing needs to be done.
+    """
+
+    what: str
+    where: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return sentence(self.what, self.where, self.fix)
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message names the place and the remedy."""
+    """Input that cannot be used.
+
+    Parameters
+    ----------
+    what
+        The fact.
+    where
+        File, descriptor, column or setting; empty if `what` names it.
+    fix
+        What to do, in the imperative.
+    """
+
+    def __init__(self, what: str, *, where: object = "", fix: str = "") -> None:
+        super().__init__(sentence(what, where, fix))
+        self.what, self.where, self.fix = what, str(where), fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        again = functools.partial(type(self), where=self.where, fix=self.fix)
+        return again, (self.what,)
 
 
 class ConfigError(InputError):

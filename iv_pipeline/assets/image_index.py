@@ -7,7 +7,7 @@ import pandas as pd
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.errors import InputError
+from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.storage.tables import IMAGE_PATH
 
 VEHICLE = "vehicle_id"
@@ -24,11 +24,11 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
     """Every image of the delivery in its order: id, path, vehicle identity and labels where there are any."""
     delivery = open_delivery(settings)
     frame = delivery.image_index()
-    for note in delivery.notes():
-        context.log.warning(note)
     unlabelled = [c for c in frame.columns if c.startswith("label") and frame[c].isna().all()]
-    for column in unlabelled:
-        context.log.warning("no image of the delivery has a value in the label column '%s'", column)
+    notices = [
+        *delivery.notices(),
+        *(Notice(f"no image of the delivery has a value in the label column {c!r}") for c in unlabelled),
+    ]
     return Result(
         frame,
         lambda: {
@@ -38,6 +38,7 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
             "first_rows": dg.MetadataValue.md(frame.head(5).to_markdown(index=False)),
         },
         lambda: [Check("paths_are_unique", bool(frame["image_path"].is_unique))],
+        notices,
     )
 
 

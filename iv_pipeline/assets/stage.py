@@ -5,14 +5,15 @@ A stage is a function that takes a context, the settings and the stages it reads
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import dagster as dg
+import pandas as pd
 
-from iv_pipeline.errors import InputError
+from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.metering import Meter, release_memory
 from iv_pipeline.processes import mark_process
 from iv_pipeline.storage.io_managers import Written, describe
@@ -27,6 +28,8 @@ PARTIAL = dg.AssetIn(metadata={"allow_missing_partitions": True})
 """A fan-in of the partitions that exist; the others are named in the log."""
 BATCH_POOL = "batches"
 """Batches are labelled one after another: each is compared with those before it."""
+NOTICES = "notices"
+"""Metadata of a materialization, and attribute of a stored table, with the sentences of its notices."""
 HEAVY_POOL = "heavy"
 """Assets that fill the machine's memory or cores; one run at a time holds a place in it."""
 
@@ -52,11 +55,20 @@ class Result:
         What to show; called once the value is stored, when a lazy value has been computed.
     checks
         The stage's checks; called after that.
+    notices
+        What people should know of their input: logged as warnings, shown as metadata, and kept with a table
+        (`notices_of`), for the report.
     """
 
     value: Any
     metadata: Callable[[], Mapping[str, Any]] = dict
     checks: Callable[[], Iterable[Check]] = tuple
+    notices: Sequence[Notice] = ()
+
+
+def notices_of(table: pd.DataFrame) -> list[str]:
+    """Sentences of the notices that were stored with a stage's table."""
+    return list(table.attrs.get(NOTICES, ()))
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,12 @@ def _compute(
                 result = function(context, **inputs)
             except InputError as error:
                 raise dg.Failure(str(error), allow_retries=False) from error
-            yield dg.Output(Written(result.value, result.metadata, meter))
+            notices = [str(notice) for notice in result.notices]
+            for notice in notices:
+                context.log.warning(notice)
+            if notices and isinstance(result.value, pd.DataFrame):
+                result.value.attrs[NOTICES] = notices
+            yield dg.Output(Written(result.value, _shown(result.metadata, notices), meter))
             context.log.info(_progress(context, name, result.value, meter))
             for check in result.checks():
                 severity = (
@@ -192,6 +209,14 @@ def _compute(
     compute.__annotations__ = {k: v for k, v in function.__annotations__.items() if k != "return"}
     del compute.__wrapped__
     return compute
+
+
+def _shown(metadata: Callable[[], Mapping[str, Any]], notices: list[str]) -> Callable[[], Mapping[str, Any]]:
+    """A stage's metadata, and its notices if it has any."""
+    if not notices:
+        return metadata
+    listed = dg.MetadataValue.md("\n".join(f"- {notice}" for notice in notices))
+    return lambda: {**metadata(), NOTICES: listed}
 
 
 def _progress(context: dg.AssetExecutionContext, name: str, value: Any, meter: Meter) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
-from iv_pipeline.errors import ConfigError, DeliveryError
+from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.archive import ImageArchive, normalised
 from iv_pipeline.storage.pickles import open_matrix
 
@@ -94,28 +94,30 @@ class Delivery:
                 index[name] = pd.Series(labels, dtype="str")
         return index
 
-    def notes(self) -> list[str]:
-        """What is odd about the delivery and yet no error, a sentence each.
+    def notices(self) -> list[Notice]:
+        """What is odd about the delivery and yet no error.
 
         Raises
         ------
         DeliveryError
             If the paths or the labels cannot be used.
         """
-        notes = []
+        notices = []
         if self._labels is not None:
             known = set(self.paths)
             strangers = [path for path in self._labels.paths if path not in known]
             if strangers:
-                notes.append(
-                    f"{self._labels.file} labels {len(strangers):,} images that the delivery lacks, "
-                    f"such as {strangers[0]}"
+                notices.append(
+                    Notice(
+                        f"labels {len(strangers):,} images that the delivery lacks, such as {strangers[0]}",
+                        where=str(self._labels.file),
+                    )
                 )
         if self.config.identity is not None:
             without = self._identities(self.config.identity).count(None)
             if without:
-                notes.append(f"{without:,} of {len(self.paths):,} paths have no vehicle identity")
-        return notes
+                notices.append(Notice(f"{without:,} of {len(self.paths):,} paths have no vehicle identity"))
+        return notices
 
     def matrix(self, name: str) -> NDArray[Any]:
         """The vectors of descriptor `name`, in the delivery's order.

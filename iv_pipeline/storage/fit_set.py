@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.engine import BATCH_ROWS
-from iv_pipeline.errors import DeliveryError
+from iv_pipeline.errors import DeliveryError, Notice
 from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch
 from iv_pipeline.storage.tables import IMAGE_PATH
 
@@ -87,9 +87,9 @@ class FitSet:
         index = pd.concat([first, *parts], ignore_index=True)
         return index.assign(image_id=np.arange(len(index), dtype=np.int64))
 
-    def notes(self) -> list[str]:
-        """What is odd about the delivery and yet no error, a sentence each."""
-        return self.delivery.notes()
+    def notices(self) -> list[Notice]:
+        """What is odd about the delivery and yet no error."""
+        return self.delivery.notices()
 
     def vectors(self, descriptor: str) -> FitVectors:
         """Raw vectors of a descriptor, in the order of the fit set.

@@ -103,7 +103,7 @@ def test_vehicle_ids_come_from_the_configured_part_of_the_path(tmp_path: Path) -
     ids = delivery.image_index()["vehicle_id"]
     assert ids[0] == "7"
     assert pd.isna(ids[1])
-    assert delivery.notes() == ["1 of 2 paths have no vehicle identity"]
+    assert [str(n) for n in delivery.notices()] == ["1 of 2 paths have no vehicle identity"]
 
 
 def test_labels_beside_the_delivery_are_joined_by_path(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_labels_beside_the_delivery_are_joined_by_path(tmp_path: Path) -> None:
     assert labels[0] == "car"
     assert pd.isna(labels[1])
     assert labels[2] == "bus"
-    (note,) = delivery.notes()
-    assert "labels.csv labels 1 images that the delivery lacks, such as x.jpg" in note
+    (notice,) = delivery.notices()
+    assert "labels.csv: labels 1 images that the delivery lacks, such as x.jpg" in str(notice)
 
 
 def test_labels_within_the_delivery_win_over_those_beside_it(tmp_path: Path) -> None:
