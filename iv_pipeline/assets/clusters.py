@@ -11,7 +11,7 @@ import pyarrow as pa
 from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
-from iv_pipeline.config import Settings
+from iv_pipeline.config import PipelineConfig, Settings
 from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.labelling import under
 from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Attachment, Space, fit_clusters
@@ -128,13 +128,13 @@ def clusters(
             "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
         },
         lambda: [_all_labelled(cluster, usable, winner["algorithm"])],
-        _of_few(space, context.partition_key, config.trials.naming_budget),
+        _of_few(space, context.partition_key, config),
     )
 
 
-def _of_few(space: Space, descriptor: str, naming_budget: int) -> list[Notice]:
+def _of_few(space: Space, descriptor: str, config: PipelineConfig) -> list[Notice]:
     """A notice if there are fewer distinct vectors than clusters were asked for."""
-    if space.n_distinct >= naming_budget:
+    if space.n_distinct >= (config.choice(descriptor).n_clusters or config.trials.naming_budget):
         return []
     what = f"{space.n_rows:,} usable images have {space.n_distinct:,} distinct vectors and no more clusters"
     return [Notice(what, where=f"descriptor {descriptor}")]
@@ -163,7 +163,9 @@ def _stored(clusters: VectorTable, key: bytes, descriptor: str) -> bytes:
     metadata: dict[bytes, bytes] = clusters.schema.metadata or {}
     if key not in metadata:
         raise InputError(
-            f"the clusters of {descriptor} are of an earlier version: materialise 'clusters' of {descriptor} again"
+            "the stored clusters are of an earlier version",
+            where=f"descriptor {descriptor}",
+            fix=f"materialize 'clusters' of {descriptor} again",
         )
     return metadata[key]
 

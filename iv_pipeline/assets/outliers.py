@@ -10,6 +10,7 @@ from iv_pipeline.assets.init import STATUS
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.learn.duplicates import first_equal
 from iv_pipeline.learn.outliers import flag, score_outliers
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
@@ -50,12 +51,13 @@ def outliers(
         FiniteRows(vectors, int(usable.sum())),
     )
     frame = pd.DataFrame({IMAGE_PATH: scaled_pca.column(IMAGE_PATH).to_pandas()})
+    first = first_equal(X[usable])  # equal rows break ties between their neighbors by their order
     for name, values in scores.items():
         column = np.ones(len(frame), np.float32)
-        column[usable] = values
+        column[usable] = values[first]
         frame[name] = column
     flagged = ~usable
-    flagged[usable] = flag(scores["score"], config.outliers.contamination)
+    flagged[usable] = flag(scores["score"][first], config.outliers.contamination)
     frame["is_outlier"] = flagged
     frame["reason"] = np.where(flagged, f"far from every cluster of {context.partition_key}", "")
     unusable = init.column(STATUS).to_numpy(zero_copy_only=False)

@@ -7,6 +7,7 @@ import pandas as pd
 from iv_pipeline.assets.neighbors import graph_of
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.learn.duplicates import first_equal
 from iv_pipeline.learn.projection import umap_layouts
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
@@ -15,7 +16,7 @@ from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 COORDINATES = ("x2", "y2", "x3", "y3", "z3")
 
 
-@stage(group="results", kinds=("umap", "parquet"), heavy=True, code_version="2")
+@stage(group="results", kinds=("umap", "parquet"), heavy=True, code_version="3")
 def projection(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -35,7 +36,7 @@ def projection(
         seed=config.seed,
     )
     coordinates = np.full((len(X), len(COORDINATES)), np.nan, np.float32)
-    coordinates[usable] = np.hstack([flat, solid])
+    coordinates[usable] = np.hstack([flat, solid])[first_equal(X[usable])]  # UMAP moves equal rows apart
     frame = pd.DataFrame(coordinates, columns=list(COORDINATES))
     frame.insert(0, IMAGE_PATH, clusters.column(IMAGE_PATH).to_pandas())
     cluster = clusters.column("cluster").to_numpy()

@@ -24,6 +24,7 @@ from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.representation import RECIPES, Embedder, Reduction
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.learn.validity import ValidityRule
 
 SPREAD = np.linspace(0.5, 1.5, 6)
 
@@ -213,6 +214,17 @@ def test_images_are_labelled_with_all_that_a_final_csv_says() -> None:
     cluster, confidence = fitted.predict(X)
     np.testing.assert_array_equal(cluster, labels["cluster"])
     np.testing.assert_array_equal(confidence, labels["confidence"])
+
+
+def test_new_images_are_held_to_the_bounds_of_the_fit() -> None:
+    fitted, X, _ = known_labeller()
+    held = replace(fitted, validity=ValidityRule((X.shape[1],), (1e4,)))
+    X[1], X[2] = 0, 1e6
+    labels = held.label(X)
+    assert labels["status"][1] == "unusable: all zeros"
+    assert labels["status"][2] == "unusable: values far beyond those of the other images"
+    assert (labels["cluster"][[1, 2]] == -1).all()
+    assert labels["is_outlier"][[1, 2]].all()
 
 
 @pytest.mark.parametrize("representation", RECIPES)
