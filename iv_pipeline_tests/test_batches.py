@@ -25,7 +25,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage import versions
-from iv_pipeline.storage.formats import read_csv
+from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.inbox import fingerprint_of
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, reasons

@@ -15,7 +15,7 @@ from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.storage.formats import read_csv
+from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import NAMES, file_of
 from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable

@@ -23,7 +23,8 @@ from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.processes import only_fit
 from iv_pipeline.storage.batches import StoredBatch, labelled_facts
-from iv_pipeline.storage.formats import read_csv, read_parquet, write_csv
+from iv_pipeline.storage.formats import read_parquet
+from iv_pipeline.storage.hand_off import read_csv, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import read_model, version_of
 from iv_pipeline.storage.names import given_names

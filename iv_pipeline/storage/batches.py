@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.hand_off import read_csv, write_rows
 from iv_pipeline.storage.layout import BATCH, BATCH_LABELS, file_of
 from iv_pipeline.storage.tables import (
     IMAGE_PATH,
@@ -173,7 +174,7 @@ def write_labelled(batch: LabelledBatch, path: UPath) -> None:
         facts.write(json.dumps(batch.facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
         for name, frame in batch.labels.items():
             sink = files.enter_context(replacing(_csv(path, name)))
-            frame.to_csv(sink, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+            write_rows(frame, sink)
     for stale in path.parent.glob("*.csv"):
         if stale.name not in {_csv(path, name).name for name in batch.labels}:
             stale.unlink()
@@ -182,11 +183,7 @@ def write_labelled(batch: LabelledBatch, path: UPath) -> None:
 def read_labelled(path: UPath) -> LabelledBatch:
     """The inverse of `write_labelled`."""
     facts = json.loads(path.read_text(encoding="utf-8"))
-    labels = {}
-    for name in facts["descriptors"]:
-        with _csv(path, name).open("rb") as source:
-            labels[name] = pd.read_csv(source, low_memory=False, keep_default_na=False)
-    return LabelledBatch(facts, labels)
+    return LabelledBatch(facts, {name: read_csv(_csv(path, name)) for name in facts["descriptors"]})
 
 
 def _csv(path: UPath, descriptor: str) -> UPath:

@@ -219,6 +219,24 @@ OF_TABLE: dict[str, dict[str, str]] = {
 }
 """By table and column, where a table means something of its own."""
 
+TEXT: frozenset[str] = frozenset(
+    {
+        *(
+            "image_path",
+            "status",
+            "name",
+            "reasons",
+            "duplicate_of",
+            "descriptor",
+            "scaler",
+            "representation",
+        ),
+        *("algorithm", "parameters", "tried", "predicted_by", "criterion", "reason", "refit", "batches"),
+        "names_lost",
+    }
+)
+"""Columns of text in the CSVs that are handed on: read back, they are what was written, and never a number."""
+
 STARTING: dict[str, str] = {
     "label_": "true label of another kind",
     "rank_": "rank by that criterion, 1 is best",
