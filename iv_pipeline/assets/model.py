@@ -12,12 +12,13 @@ import pandas as pd
 from iv_pipeline.assets.clusters import CORE_DISTANCE, rules_of
 from iv_pipeline.assets.final import cluster_names
 from iv_pipeline.assets.image_index import identities_of, require_same_images
+from iv_pipeline.assets.init import validity_of
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import ArrayBatches
-from iv_pipeline.labelling import NOVELTY, REFERENCE, ROWS, VECTORS, under, unpack_labeller
+from iv_pipeline.labelling import NOVELTY, REFERENCE, ROWS, VALIDITY, VECTORS, under, unpack_labeller
 from iv_pipeline.learn.drift import reference_of
 from iv_pipeline.learn.labelling import labels_of
 from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty, scored_rows
@@ -25,6 +26,7 @@ from iv_pipeline.learn.representation import pack_fit
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.models import StoredModel, read_model
+from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 CHECKED_ROWS = 2_000
@@ -35,7 +37,7 @@ LEAST_AGREEMENT = 0.97
     group="results",
     kinds=("numpy", "json"),
     heavy=True,
-    code_version="4",
+    code_version="5",
     checks={"labels_its_own_fit": "Do images of the fit get the clusters of the fit?"},
 )
 def model(
@@ -69,9 +71,10 @@ def model(
         **vectors,
         **under(NOVELTY, novelty.to_arrays()),
         **under(REFERENCE, reference.to_arrays()),
+        **under(VALIDITY, validity_of(init).to_arrays()),
         **_rows(representation, clusters, rules),
     }
-    names = cluster_names(settings, partition, cluster_profiles)
+    names = cluster_names(given_names(settings.data_root, partition), cluster_profiles)
     facts = {
         "version": version("iv_pipeline"),
         "descriptor": partition,
