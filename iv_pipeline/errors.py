@@ -6,9 +6,13 @@ Their one format is `sentence`, so that console, Dagster and the report say the 
 
 from __future__ import annotations
 
+import errno
 import functools
 from dataclasses import dataclass
 from typing import Any
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def sentence(what: str, where: object = "", fix: str = "") -> str:
@@ -16,6 +20,28 @@ def sentence(what: str, where: object = "", fix: str = "") -> str:
     place = f"{where}: " if str(where) else ""
     remedy = f"; {fix}" if fix else ""
     return " ".join(f"{place}{what}{remedy}".split())
+
+
+def reason_of(error: OSError, where: object = "") -> str:
+    """One sentence for what the operating system refused: which file, why, and what to do.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    where
+        What is named if the error names no file.
+    """
+    place = error.filename2 or error.filename or where
+    if error.errno in _NO_SPACE:
+        return sentence(
+            "the disk is full", place, "make room, and run it again: what was there before is whole"
+        )
+    if error.errno in _NOT_ALLOWED:
+        return sentence(
+            f"not allowed ({error.strerror})", place, "change its permissions, or name another place"
+        )
+    return sentence(str(error.strerror or error), place, "look at the file and its disk, and run it again")
 
 
 @dataclass(frozen=True)

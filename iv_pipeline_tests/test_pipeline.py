@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from upath import UPath
 
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import ALGORITHMS, SCALERS

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from iv_pipeline.errors import InputError
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.hand_off import read_csv, write_rows
 from iv_pipeline.storage.layout import BATCH, BATCH_LABELS, file_of
@@ -198,7 +199,24 @@ def new_rows(index: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def labelled_facts(data_root: UPath) -> list[dict[str, Any]]:
-    """Facts of every labelled batch, in the order in which they were labelled."""
+    """Facts of every labelled batch, in the order in which they were labelled.
+
+    Raises
+    ------
+    InputError
+        If those of a batch are damaged.
+    """
     files = sorted((data_root / file_of("labelled_batch", "*")).parent.parent.glob("*/batch.json"))
-    facts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return sorted(facts, key=lambda f: (f["labelled_at"], f["batch"]))
+    return sorted(map(_facts, files), key=lambda f: (f["labelled_at"], f["batch"]))
+
+
+def _facts(file: UPath) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if missing := {"batch", "labelled_at", "fingerprint"} - facts.keys():
+            raise ValueError(f"lacks {', '.join(sorted(missing))}")  # noqa: TRY301  (damaged all the same)
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"is damaged ({error})", where=file, fix="remove it, and its batch is labelled again"
+        ) from None
+    return facts

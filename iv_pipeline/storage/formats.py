@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from iv_pipeline.errors import InputError
 from iv_pipeline.storage.batches import read_labelled, write_labelled
 from iv_pipeline.storage.hand_off import read_csv, write_csv
 from iv_pipeline.storage.models import read_model, write_model
@@ -31,8 +33,20 @@ class Format:
 
 
 def read_parquet(path: UPath) -> pd.DataFrame:
-    """A small table."""
-    return pd.read_parquet(io.BytesIO(path.read_bytes()))
+    """A small table.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    content = io.BytesIO(path.read_bytes())
+    try:
+        return pd.read_parquet(content)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"is damaged ({error})", where=path, fix="remove it, and materialize its stage again"
+        ) from None
 
 
 def write_parquet(frame: pd.DataFrame, path: UPath) -> None:
