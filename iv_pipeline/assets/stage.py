@@ -13,10 +13,10 @@ from typing import Any, Literal
 import dagster as dg
 import pandas as pd
 
-from iv_pipeline.errors import InputError, Notice
+from iv_pipeline.errors import Notice
 from iv_pipeline.metering import Meter, release_memory
 from iv_pipeline.processes import mark_process
-from iv_pipeline.storage.io_managers import Written, describe
+from iv_pipeline.storage.io_managers import Written, describe, failing_in_one_sentence
 from iv_pipeline.storage.layout import FILES
 
 Group = Literal["delivery", "representation", "clustering", "outliers", "results", "batches"]
@@ -69,6 +69,14 @@ class Result:
 def notices_of(table: pd.DataFrame) -> list[str]:
     """Sentences of the notices that were stored with a stage's table."""
     return list(table.attrs.get(NOTICES, ()))
+
+
+def noticed(event: dg.DagsterEvent) -> list[str]:
+    """Sentences of the notices that came with a materialization; none for other events."""
+    if not event.is_step_materialization:
+        return []
+    shown = event.step_materialization_data.materialization.metadata.get(NOTICES)
+    return [line.removeprefix("- ") for line in str(shown.value).splitlines()] if shown is not None else []
 
 
 @dataclass(frozen=True)
@@ -181,10 +189,8 @@ def _compute(
         release_memory()  # of the stage before
         mark_process(context.instance, context.run)
         with Meter() as meter:
-            try:
+            with failing_in_one_sentence():
                 result = function(context, **inputs)
-            except InputError as error:
-                raise dg.Failure(str(error), allow_retries=False) from error
             notices = [str(notice) for notice in result.notices]
             for notice in notices:
                 context.log.warning(notice)
