@@ -58,6 +58,10 @@ OWN_FILE = "delivery.yaml"
 """In which a delivery says how it is laid out, where that differs."""
 
 
+AUTO = "auto"
+"""What is found out instead of configured."""
+
+
 class Model(BaseModel):
     """Unknown keys are errors: a misspelt parameter must not be ignored in silence."""
 
@@ -72,13 +76,14 @@ class DeliveryConfig(Model):
     archive: str | None = "raw_data/veriwild.zip"
     """Zip archive with the images; null if there is none."""
     labels: str | None = None
-    """CSV with true labels; by default `labels.csv` in the delivery or beside it, if there is one."""
-    identity: str | None = None
-    """Regular expression whose first group, searched for in a path (with `/`), is the vehicle's identity."""
+    """CSV with true labels; by default `labels.csv` in the delivery, or beside it if it labels its images."""
+    identity: str | None = AUTO
+    """Regular expression whose first group, searched for in a path (with `/`), is the vehicle's identity; null if
+    paths carry none; `auto` to use folders if the descriptors tell that each holds one vehicle."""
 
     @model_validator(mode="after")
     def _identity_has_a_group(self) -> Self:
-        if self.identity is not None:
+        if self.identity not in (None, AUTO):
             try:
                 groups = re.compile(self.identity).groups
             except re.error as error:

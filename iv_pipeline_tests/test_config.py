@@ -21,7 +21,7 @@ def test_the_projects_own_configuration_is_valid_and_lists_the_heaviest_first() 
     assert config.partitions == [*four, "vdc_type+vdc_color", "all"]
     assert config.blocks("all") == tuple(four)
     assert config.blocks("vdc_type+vdc_color") == ("vdc_type", "vdc_color")
-    assert config.delivery.identity is None
+    assert config.delivery.identity == "auto"
 
 
 def test_a_few_lines_are_enough(tmp_path: Path) -> None:

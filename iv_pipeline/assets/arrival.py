@@ -9,6 +9,7 @@ import pandas as pd
 from upath import UPath
 
 from iv_pipeline.assets.delivery import open_batch, open_delivery
+from iv_pipeline.assets.identities import with_known_identity
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import ChangedBatchError, DeliveryError, InputError
 from iv_pipeline.storage.archive import ImageArchive
@@ -63,7 +64,7 @@ def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) ->
 
 def _keep(settings: Settings, batch: StoredBatch) -> None:
     """Keep index, vectors and pictures, and say which of the images are known already."""
-    delivery = open_batch(settings, batch.name)
+    delivery = with_known_identity(settings, open_batch(settings, batch.name))
     try:
         descriptors = [d for d in settings.config.descriptors if delivery.has(d)]
         if not descriptors:

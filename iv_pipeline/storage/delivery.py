@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.archive import ImageArchive, normalised
 from iv_pipeline.storage.path_lists import PathList, read_path_list
@@ -68,7 +69,7 @@ class Delivery:
         -------
         pandas.DataFrame
             ``image_id`` (int64, from 0), ``image_path`` (str), ``vehicle_id`` (str, missing where the path
-            has none; only if `config` says what an identity is), and a column per column of the labels (str,
+            has none; only if `config` has a pattern for it), and a column per column of the labels (str,
             missing where an image has none).
 
         Raises
@@ -78,8 +79,8 @@ class Delivery:
         """
         index = pd.DataFrame({"image_id": np.arange(len(self.paths), dtype=np.int64)})
         index["image_path"] = pd.Series(self.paths, dtype="str")
-        if self.config.identity is not None:
-            index["vehicle_id"] = pd.Series(self._identities(self.config.identity), dtype="str")
+        if self._identities is not None:
+            index["vehicle_id"] = pd.Series(self._identities, dtype="str")
         if self._labels is not None:
             row_of = {path: row for row, path in enumerate(self._labels.paths)}
             rows = [row_of.get(path) for path in self.paths]
@@ -108,8 +109,8 @@ class Delivery:
                         where=str(self._labels.file),
                     )
                 )
-        if self.config.identity is not None:
-            without = self._identities(self.config.identity).count(None)
+        if self._identities is not None:
+            without = self._identities.count(None)
             if without:
                 notices.append(Notice(f"{without:,} of {len(self.paths):,} paths have no vehicle identity"))
         return notices
@@ -228,8 +229,12 @@ class Delivery:
             )
         return replace(rows, others=others)
 
-    def _identities(self, pattern: str) -> list[str | None]:
-        search = re.compile(pattern).search
+    @cached_property
+    def _identities(self) -> list[str | None] | None:
+        """Identity of the vehicle in each image; None if paths carry none, or nobody has found out yet."""
+        if self.config.identity in (None, AUTO):
+            return None
+        search = re.compile(str(self.config.identity)).search
         return [found.group(1) if (found := search(path)) else None for path in self.paths]
 
     def _in_order(self, path: UPath, array: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
