@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iv_pipeline.report.delivery import describe_delivery
 from iv_pipeline.report.later import Later, describe_later
 from iv_pipeline.report.maps import images_of, pack_text, points_of
 from iv_pipeline.report.sections import (
@@ -71,6 +72,8 @@ class ReportData:
         What has come since the first fit; None if nothing is known of it.
     archive
         The delivery's images; None where there are only descriptors.
+    notices
+        Sentences about the delivery.
     """
 
     summary: pd.DataFrame
@@ -89,6 +92,7 @@ class ReportData:
     crossings: pd.DataFrame | None = None
     later: Later | None = None
     archive: ImageArchive | None = None
+    notices: list[str] = field(default_factory=list)
 
     @property
     def descriptors(self) -> list[str]:
@@ -120,6 +124,7 @@ def render_report(data: ReportData) -> str:
         images=images,
         labels=[label["title"] for label in images["labels"]],
         verdict=judge(data.summary),
+        about=describe_delivery(data.notices, data.final),
         changes=changes_of(data.changes, data.summary),
         later=describe_later(data.later),
         n_images=len(data.outliers),
