@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if it did what was asked, 1 after one sentence on what was wrong."""
     parser = argparse.ArgumentParser(prog="iv-pipeline", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="materialise every stage of every descriptor")
+    run = commands.add_parser("run", help="materialize every stage of every descriptor")
     run.add_argument("descriptors", nargs="*", help="only these descriptors")
     explore = commands.add_parser("explore", help="open a descriptor in Embedding Atlas; an optional extra")
     explore.add_argument("descriptor")

@@ -89,7 +89,9 @@ class DeliveryConfig(Model):
             except re.error as error:
                 raise ValueError(f"identity is no regular expression: {error}") from error
             if groups < 1:
-                raise ValueError("identity needs a group in parentheses around the vehicle's identity")
+                raise ValueError(
+                    "identity needs a group in parentheses around the vehicle's identity, or 'auto'"
+                )
         return self
 
 
@@ -346,7 +348,9 @@ class PipelineConfig(Model):
         if partition in self.combinations:
             return self.combinations[partition].of
         raise ConfigError(
-            f"the configuration has no descriptor {partition!r}; it has {', '.join(self.partitions)}"
+            f"there is no descriptor {partition!r}",
+            where="descriptors",
+            fix=f"choose one of {', '.join(self.partitions)}",
         )
 
     def choice(self, partition: str) -> Choice:
@@ -432,13 +436,16 @@ def _read_yaml(path: UPath) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no configuration at {path}: set IV_CONFIG to the file, or run from its folder"
+            f"there is no configuration at {path}", fix="set IV_CONFIG to the file, or run from its folder"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError(f"{path} is no YAML ({where}); mend the file") from None
+        raise ConfigError(f"is no YAML ({error})", where=path, fix="correct it") from None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read ({error.strerror or error})", where=path, fix="make it readable"
+        ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no settings: it must be a mapping, such as 'descriptors: ...'")
+        raise ConfigError("holds no settings", where=path, fix="write a mapping, such as 'descriptors: ...'")
     return content
 
 
@@ -447,5 +454,7 @@ def _explain(error: ValidationError, path: str) -> ConfigError:
     where = ".".join(str(part) for part in first["loc"]) or "the file"
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        what = "there is no such setting"
-    return ConfigError(f"{path}: {where}: {what}")
+        return ConfigError(
+            "there is no such setting", where=f"{path}: {where}", fix="remove it, or correct its name"
+        )
+    return ConfigError(what, where=f"{path}: {where}", fix="correct it")

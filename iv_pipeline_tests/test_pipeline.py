@@ -618,7 +618,7 @@ def test_more_clusters_than_images_get_one_sentence_and_change_no_file(
 def test_a_stage_before_its_inputs_says_what_to_materialise(make_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = make_pipeline()
     result = pipeline.materialise("init", partition="vdc_color")
-    assert "materialise 'image_index' first" in reasons(result)["init"]
+    assert "materialize 'image_index' first" in reasons(result)["init"]
     assert "Traceback" not in reasons(result)["init"]
 
 

@@ -32,6 +32,7 @@ from iv_pipeline.storage.versions import accepted, known_versions
 
 CONTENT_TAG = "iv_pipeline/content"
 """Of a run: fingerprint of the batch that it is to label."""
+_NOTHING_TO_DO = "leave it alone, and it is labelled once it rests again"
 
 
 def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) -> StoredBatch:
@@ -50,10 +51,10 @@ def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) ->
     is_there = folder.is_dir()
     version = fingerprint_of(folder, settings.config.inbox.marker) if is_there else last
     if version is None:
-        raise DeliveryError(f"there is no batch {folder}: copy it there, and it is noticed")
+        raise DeliveryError(f"there is no batch {folder}", fix="copy it there, and it is noticed")
     if asked not in (None, version):
         raise ChangedBatchError(
-            f"batch {folder} has changed since it was complete: nothing to do, it is labelled once it rests again"
+            "has changed since it was complete", where=f"batch {folder}", fix=_NOTHING_TO_DO
         )
     batch = StoredBatch.of(root, name, version)
     # what has been labelled or has joined keeps its rows: they were compared with what was known then
@@ -69,7 +70,9 @@ def _keep(settings: Settings, batch: StoredBatch) -> None:
         descriptors = [d for d in settings.config.descriptors if delivery.has(d)]
         if not descriptors:
             files = ", ".join(delivery.files.values())
-            raise DeliveryError(f"batch {delivery.folder} has none of {files}: deliver at least one of them")
+            raise DeliveryError(
+                f"has none of {files}", where=f"batch {delivery.folder}", fix="deliver at least one of them"
+            )
         came = FitSet(delivery)
         index, archive = came.image_index(), came.archive()
         vectors = {d: came.vectors(d) for d in descriptors}
@@ -92,7 +95,7 @@ def _require_unchanged(settings: Settings, batch: StoredBatch, error: InputError
         unchanged = False
     if not unchanged:
         raise ChangedBatchError(
-            f"batch {folder} changed while it was read: it is labelled once it rests again"
+            "changed while it was read", where=f"batch {folder}", fix=_NOTHING_TO_DO
         ) from error
 
 

@@ -51,7 +51,7 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     """
     with only_fit(context.instance, but=context.run.run_id, waiting=False) as busy:
         if busy:
-            raise InputError(f"{busy} is under way: start the refit when it has ended")
+            raise InputError(f"{busy} is under way", fix="start the refit when it has ended")
         return _refit(context, settings)
 
 
@@ -142,8 +142,9 @@ def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, st
     """
     if left := {name for name, _ in models.batches} & set(settings.config.refit.exclude):
         raise InputError(
-            f"{', '.join(sorted(left))} has joined the fit and is excluded by now: run the pipeline once without "
-            "it ('make run') before the next refit"
+            "has joined the fit and is excluded by now",
+            where=f"batch {', '.join(sorted(left))}",
+            fix="run the pipeline once without it ('make run') before the next refit",
         )
     wanted = set(settings.config.descriptors)
     stay = {*(name for name, _ in models.batches), *settings.config.refit.exclude}
@@ -175,7 +176,8 @@ def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
     new = read_table(root / file_of("clusters", name)).column("cluster").to_numpy().astype(np.int32)
     if len(old) != len(new):
         raise InputError(
-            f"the delivery has changed since the fit of {name} in force: run the pipeline on it before a refit"
+            f"the delivery has changed since the fit of {name} in force",
+            fix="run the pipeline on it before a refit",
         )
     score = _score_of(candidate, name, old != NOISE)
     compared = compare_fits(old, new, len(before), given_names(settings.data_root, name), score)

@@ -66,6 +66,13 @@ class Result:
     notices: Sequence[Notice] = ()
 
 
+def with_notices(result: Result) -> Any:
+    """The value of a stage as it is stored: a table keeps the notices."""
+    if result.notices and isinstance(result.value, pd.DataFrame):
+        result.value.attrs[NOTICES] = [str(notice) for notice in result.notices]
+    return result.value
+
+
 def notices_of(table: pd.DataFrame) -> list[str]:
     """Sentences of the notices that were stored with a stage's table."""
     return list(table.attrs.get(NOTICES, ()))
@@ -194,9 +201,7 @@ def _compute(
             notices = [str(notice) for notice in result.notices]
             for notice in notices:
                 context.log.warning(notice)
-            if notices and isinstance(result.value, pd.DataFrame):
-                result.value.attrs[NOTICES] = notices
-            yield dg.Output(Written(result.value, _shown(result.metadata, notices), meter))
+            yield dg.Output(Written(with_notices(result), _shown(result.metadata, notices), meter))
             context.log.info(_progress(context, name, result.value, meter))
             for check in result.checks():
                 severity = (

@@ -106,14 +106,18 @@ class FitSet:
         for batch, rows in zip(self.batches, self._rows, strict=True):
             if descriptor not in batch.descriptors:
                 raise DeliveryError(
-                    f"batch {batch.name} has joined the fit without {descriptor}: name it under refit.exclude, "
-                    "and deliver its images again under another name with all descriptors"
+                    f"has joined the fit without {descriptor}",
+                    where=f"batch {batch.name}",
+                    fix="name it under refit.exclude, and deliver its images again under another name with all "
+                    "descriptors",
                 )
             column = batch.vectors(descriptor)
             if column.shape[1] != matrix.shape[1]:
                 raise DeliveryError(
-                    f"{descriptor} has {matrix.shape[1]:,} features in the delivery and {column.shape[1]:,} in "
-                    f"batch {batch.name}, which joins it: deliver the descriptor of the same network"
+                    f"has {column.shape[1]:,} features of {descriptor}, and the delivery that it joins "
+                    f"{matrix.shape[1]:,}",
+                    where=f"batch {batch.name}",
+                    fix="deliver the descriptor of the same network",
                 )
             parts.append(_Chosen(column, np.flatnonzero(rows)))
         return FitVectors(parts, matrix.shape[1], matrix)
