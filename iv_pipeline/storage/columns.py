@@ -44,7 +44,7 @@ EVERYWHERE: dict[str, str] = {
 OF_TABLE: dict[str, dict[str, str]] = {
     "image_index": {
         "image_id": "row in the delivery, and in every table",
-        "vehicle_id": "vehicle that the path names, where delivery.identity says how",
+        "vehicle_id": "vehicle that the path names; missing if delivery.identity finds none",
     },
     "init": {
         "descriptor": "raw vector, NaN if unusable; for a combination those of its descriptors side by side",
