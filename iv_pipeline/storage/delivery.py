@@ -204,7 +204,7 @@ class Delivery:
         try:
             labels = self._read_labels(beside)
         except DeliveryError as error:
-            return _Beside(notices=(self._unused(beside, str(error).removeprefix(f"{beside}: ")),))
+            return _Beside(notices=(self._unused(beside, error.what),))
         if set(labels.paths).isdisjoint(self.paths):
             return _Beside(notices=(self._unused(beside, "it has no image of the delivery"),))
         return _Beside(labels)

@@ -77,10 +77,10 @@ def test_labels_beside_the_delivery_are_joined_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("csv", "why"),
     [
-        ("id,label\n1,cat\n2,dog\n", "line 1: there is no column paths"),
+        ("id,label\n1,cat\n2,dog\n", "there is no column paths"),
         ("path,label\nother/1.jpg,cat\n", "it has no image of the delivery"),
         ("", "is empty"),
-        ("path,label\na.jpg\n", "line 2: has 1 columns"),
+        ("path,label\na.jpg\n", "has 1 columns"),
     ],
 )
 def test_labels_of_something_else_beside_the_delivery_are_passed_over_with_a_notice(
