@@ -7,11 +7,14 @@ import pandas as pd
 from iv_pipeline.assets.clusters import changes_of
 from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
+from iv_pipeline.assets.image_quality import NO_IMAGES
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.errors import Notice
 from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
+from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.learn.statistics import finite_rows
@@ -99,7 +102,7 @@ def _warn_of_names(
     return warned
 
 
-@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL})
+@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL}, code_version="2")
 def ranked_outliers(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -108,7 +111,8 @@ def ranked_outliers(
     image_quality: pd.DataFrame,
 ) -> Result:
     """All images over all descriptors, most suspicious first, with reasons in words."""
-    quality = image_quality if image_quality["score"].notna().any() else None
+    may_judge = read_enough(image_quality)
+    quality = image_quality if may_judge else None
     frame = combine_outliers(outliers, quality, image_index[IMAGE_PATH].to_list())
     judged = _judged(frame, settings, image_index)
     shown = frame.head(12).round(3)
@@ -121,6 +125,21 @@ def ranked_outliers(
             **gallery(open_delivery(settings).archive(), frame[IMAGE_PATH].head(SHOWN_IMAGES)),
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
+        notices=[] if may_judge or _has_none(image_quality) else [_too_few(image_quality)],
+    )
+
+
+def _has_none(image_quality: pd.DataFrame) -> bool:
+    return bool((image_quality["error"] == NO_IMAGES).all())
+
+
+def _too_few(image_quality: pd.DataFrame) -> Notice:
+    n_read = int(image_quality["error"].isna().sum())
+    return Notice(
+        f"pictures take no part in the ranking of outliers: {n_read:,} of {len(image_quality):,} could be read, "
+        f"fewer than {LEAST_READ:.0%}",
+        where=file_of("ranked_outliers"),
+        fix="do what the notices of image_quality say",
     )
 
 
