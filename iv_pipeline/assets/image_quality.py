@@ -77,8 +77,8 @@ def _measure(
 
 
 def _n_unchanged(measured: pd.DataFrame, before: pd.DataFrame) -> int:
-    known = before.loc[before["error"].isna()].set_index(IMAGE_PATH)[DIGEST]
-    return int((known.reindex(measured[IMAGE_PATH]).to_numpy() == measured[DIGEST].to_numpy()).sum())
+    key = [IMAGE_PATH, DIGEST]
+    return len(before.loc[before["error"].isna(), key].astype("string").merge(measured[key], on=key))
 
 
 def _unread(frame: pd.DataFrame, archive: ImageStore) -> Iterator[Notice]:

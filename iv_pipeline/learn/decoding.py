@@ -66,6 +66,8 @@ _MP4_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC
 _OWN_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"RIFF")
 
 _ORIENTATION = 0x0112
+_HOLD_ORIENTATION = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+"""Metadata in which Pillow looks for the orientation: most images have none, and looking takes time."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -161,6 +163,8 @@ def fitted(
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
+    if _HOLD_ORIENTATION.isdisjoint(image.info):
+        return None
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except _PILLOW_ERRORS:  # damaged EXIF data say nothing about the pixels
