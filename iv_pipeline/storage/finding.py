@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from iv_pipeline.storage.image_store import ImageStore
 
 _LISTED = 10
+_SAMPLE = 100
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def find_images(folder: UPath, setting: str, image_paths: Sequence[str]) -> Foun
     """Open the archive or folder that a delivery's images are in.
 
     If there is nothing where `setting` says, archives and folders in the delivery are tried: the one that has most
-    of the images is read.
+    of the images is read, or any of those that have equally many if they are copies.
 
     Parameters
     ----------
@@ -68,11 +69,20 @@ def find_images(folder: UPath, setting: str, image_paths: Sequence[str]) -> Foun
             refusals.append(str(error))
             continue
         n_found[store] = len(image_paths) - len(store.missing(image_paths))
+        if not n_found[store] and isinstance(store, ImageArchive):
+            refusals.append(f"{_inside(folder, path)} has none of the images")
     most = max(n_found.values(), default=0)
     best = [store for store, n in n_found.items() if n == most > 0]
-    if len(best) == 1:
+    if len(best) == 1 or _are_copies(best, image_paths):
         return FoundImages(best[0], [_elsewhere(folder, setting, best[0]), *best[0].notices])
     return FoundImages(None, [_none(folder, setting, best, refusals)])
+
+
+def _are_copies(stores: Sequence[ImageStore], image_paths: Sequence[str]) -> bool:
+    """Whether stores have the same images, by an even sample of them: an archive and what was unpacked from it."""
+    sample = image_paths[:: max(1, len(image_paths) // _SAMPLE)]
+    contents = [[store.content_of(path) for path in sample] for store in stores]
+    return bool(contents) and all(content == contents[0] for content in contents) and any(contents[0])
 
 
 def _open(path: UPath, image_paths: Sequence[str]) -> ImageStore:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ImageFolder(ImageStore):
-    """A folder of images, however deep they lie in it; hidden files and leftovers of file managers aside.
+    """A folder of images, however deep they lie in it, without the leftovers of file managers.
 
     Parameters
     ----------

@@ -76,19 +76,29 @@ def test_of_several_the_one_that_has_most_of_the_images_is_read(delivery: Path) 
 
 def test_two_that_have_equally_many_are_named_and_neither_is_read(delivery: Path) -> None:
     pack(delivery / "raw_data" / "a.zip", IMAGES)
-    pack(delivery / "raw_data" / "b.zip", IMAGES)
+    pack(delivery / "raw_data" / "b.zip", {name: content[::-1] + b"x" for name, content in IMAGES.items()})
     found = find(delivery)
     assert found.store is None
     assert "raw_data/a.zip and raw_data/b.zip have equally many of them; set delivery.archive" in said(found)
 
 
+def test_an_archive_beside_what_was_unpacked_from_it_is_no_riddle(delivery: Path) -> None:
+    pack(delivery / "raw_data" / "photos.zip", IMAGES)
+    lay_out(delivery / "raw_data" / "photos", IMAGES)
+    found = find(delivery)
+    assert found.store is not None
+    assert found.store.missing(IMAGES) == []
+
+
 def test_where_there_are_no_images_it_is_said_what_is_there(delivery: Path) -> None:
     (delivery / "raw_data" / "veriwild2.zip").write_bytes(b"Rar!" + bytes(99))
     (delivery / "Thumbs.db").write_bytes(b"x")
+    pack(delivery / "raw_data" / "tools.zip", {"setup.exe": b"x"})
     found = find(delivery)
     assert found.store is None
     assert "the delivery has descriptors, raw_data." in said(found)
     assert "veriwild2.zip: this is a RAR archive" in said(found)
+    assert "raw_data/tools.zip has none of the images" in said(found)
     assert "or to null if there are none" in said(found)
 
 
