@@ -74,7 +74,7 @@ class DeliveryConfig(Model):
     paths: str = "images_paths.csv"
     """CSV with the path of every image; row i belongs to row i of every descriptor."""
     archive: str | None = "raw_data/veriwild.zip"
-    """Zip archive with the images; null if there is none."""
+    """Zip archive or folder with the images; null if there are none."""
     labels: str | None = None
     """CSV with true labels; by default `labels.csv` in the delivery, or beside it if it labels its images."""
     identity: str | None = AUTO

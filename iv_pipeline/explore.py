@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.learn.neighbors import NeighborGraph
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 ROWS = 4096
 """Images whose thumbnails are in memory at once."""
@@ -124,7 +124,7 @@ def _pagerank(graph: NeighborGraph) -> list[float]:
     return ranks
 
 
-def _write(frame: pd.DataFrame, graph: NeighborGraph, archive: ImageArchive | None, path: UPath) -> None:
+def _write(frame: pd.DataFrame, graph: NeighborGraph, archive: ImageStore | None, path: UPath) -> None:
     starts = range(0, max(len(frame), 1), ROWS)
 
     def batch(i: int) -> pa.Table:

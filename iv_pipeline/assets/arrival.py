@@ -12,7 +12,6 @@ from iv_pipeline.assets.delivery import open_batch, open_delivery
 from iv_pipeline.assets.identities import with_known_identity
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import ChangedBatchError, DeliveryError, InputError
-from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.batches import (
     CONTENT,
     DUPLICATE_OF,
@@ -24,6 +23,7 @@ from iv_pipeline.storage.batches import (
 )
 from iv_pipeline.storage.fit_set import FitSet, FitVectors, rows_of
 from iv_pipeline.storage.formats import read_parquet
+from iv_pipeline.storage.image_store import ImageStore
 from iv_pipeline.storage.inbox import fingerprint_of
 from iv_pipeline.storage.known import Images, duplicates
 from iv_pipeline.storage.layout import CANDIDATE, file_of
@@ -59,11 +59,11 @@ def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) ->
     batch = StoredBatch.of(root, name, version)
     # what has been labelled or has joined keeps its rows: they were compared with what was known then
     if is_there and version != last and (name, version) not in joined_contents(settings):
-        _keep(settings, batch)
+        _keep(context, settings, batch)
     return batch
 
 
-def _keep(settings: Settings, batch: StoredBatch) -> None:
+def _keep(context: dg.AssetExecutionContext, settings: Settings, batch: StoredBatch) -> None:
     """Keep index, vectors and pictures, and say which of the images are known already."""
     delivery = with_known_identity(settings, open_batch(settings, batch.name))
     try:
@@ -75,12 +75,14 @@ def _keep(settings: Settings, batch: StoredBatch) -> None:
             )
         came = FitSet(delivery)
         index, archive = came.image_index(), came.archive()
+        for notice in came.archive_notices():
+            context.log.warning(str(notice))
         vectors = {d: came.vectors(d) for d in descriptors}
         new = Images(
             index, {d: partial(vectors.__getitem__, d) for d in descriptors}, _reader(lambda: archive)
         )
         index = index.assign(**{DUPLICATE_OF: duplicates(new, _known(settings, batch.name))})
-        batch.keep(index, vectors, delivery.archive_file())
+        batch.keep(index, vectors, archive)
     except InputError as error:
         _require_unchanged(settings, batch, error)
         raise
@@ -172,17 +174,17 @@ def _referred_to(root: UPath, name: str, labelled: Sequence[Mapping[str, str]]) 
     return {batch.version for batch in kept if batch.index[IMAGE_PATH].isin(named).any()}
 
 
-def _archive(settings: Settings) -> ImageArchive | None:
+def _archive(settings: Settings) -> ImageStore | None:
     """The pictures of the fit set, if they are still there."""
     return open_delivery(settings).archive() if settings.delivery.is_dir() else None
 
 
-def _reader(open_archive: Callable[[], ImageArchive | None]) -> Callable[[str], bytes | None]:
+def _reader(open_archive: Callable[[], ImageStore | None]) -> Callable[[str], bytes | None]:
     """Reads pictures of an archive that is opened once somebody asks for one: its directory may be long."""
     opened = cache(open_archive)
 
     def read(path: str) -> bytes | None:
         archive = opened()
-        return None if archive is None else archive.glimpse(path)
+        return None if archive is None else archive.glimpse(path) or None  # empty tells nothing
 
     return read

@@ -9,6 +9,7 @@ import pandas as pd
 from iv_pipeline.assets.clusters import changes_of
 from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
+from iv_pipeline.assets.image_quality import NO_IMAGES
 from iv_pipeline.assets.init import STATUS
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
@@ -16,6 +17,7 @@ from iv_pipeline.config import Settings
 from iv_pipeline.errors import Notice
 from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
+from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
 from iv_pipeline.storage.hand_off import read_csv
@@ -93,7 +95,7 @@ def _doubtful_names(
     ]
 
 
-@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL})
+@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL}, code_version="2")
 def ranked_outliers(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -102,7 +104,8 @@ def ranked_outliers(
     image_quality: pd.DataFrame,
 ) -> Result:
     """All images over all descriptors, most suspicious first, with reasons in words."""
-    quality = image_quality if image_quality["score"].notna().any() else None
+    may_judge = read_enough(image_quality)
+    quality = image_quality if may_judge else None
     frame = combine_outliers(outliers, quality, image_index[IMAGE_PATH].to_list())
     judged = _judged(frame, settings, image_index)
     shown = frame.head(12).round(3)
@@ -115,6 +118,21 @@ def ranked_outliers(
             **gallery(open_delivery(settings).archive(), frame[IMAGE_PATH].head(SHOWN_IMAGES)),
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
+        notices=[] if may_judge or _has_none(image_quality) else [_too_few(image_quality)],
+    )
+
+
+def _has_none(image_quality: pd.DataFrame) -> bool:
+    return bool((image_quality["error"] == NO_IMAGES).all())
+
+
+def _too_few(image_quality: pd.DataFrame) -> Notice:
+    n_read = int(image_quality["error"].isna().sum())
+    return Notice(
+        f"pictures take no part in the ranking of outliers: {n_read:,} of {len(image_quality):,} could be read, "
+        f"fewer than {LEAST_READ:.0%}",
+        where=file_of("ranked_outliers"),
+        fix="do what the notices of image_quality say",
     )
 
 

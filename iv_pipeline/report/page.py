@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iv_pipeline.report.sections import DescriptorSection
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 SHEETS_BYTES = 2_200_000
 """What the contact sheets of all clusters keep to together, so that the page can be sent by mail."""
@@ -91,7 +91,7 @@ class ReportData:
     names: dict[str, dict[int, str]] = field(default_factory=dict)
     crossings: pd.DataFrame | None = None
     later: Later | None = None
-    archive: ImageArchive | None = None
+    archive: ImageStore | None = None
     notices: list[str] = field(default_factory=list)
 
     @property

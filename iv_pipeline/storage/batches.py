@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
     from iv_pipeline.engine import BatchedMatrix
+    from iv_pipeline.storage.image_store import ImageStore
 
 DUPLICATE_OF = "duplicate_of"
 """Column with the path of the image that was known before and is the same; missing for new images."""
@@ -83,20 +83,22 @@ class StoredBatch:
         """Raw vectors of all images, in the same order."""
         return read_table(self.folder / f"{descriptor}.arrow").vectors("descriptor")
 
-    def archive(self) -> ImageArchive | None:
+    def archive(self) -> ImageStore | None:
         """Its pictures; None if it came without."""
         path = self.folder / _IMAGES
         return ImageArchive.matching(path, self.index[IMAGE_PATH].to_list()) if path.is_file() else None
 
-    def keep(self, index: pd.DataFrame, vectors: Mapping[str, BatchedMatrix], images: UPath | None) -> None:
-        """Keep what a batch in the inbox holds: its index, its vectors by descriptor and its archive."""
+    def keep(
+        self, index: pd.DataFrame, vectors: Mapping[str, BatchedMatrix], images: ImageStore | None
+    ) -> None:
+        """Keep what a batch in the inbox holds: its index, its vectors by descriptor and its images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = as_strings(index[IMAGE_PATH])
         for name, matrix in vectors.items():
             write_table(_table(paths, matrix), self.folder / f"{name}.arrow")
         if images is not None:
-            with images.open("rb") as source, replacing(self.folder / _IMAGES) as sink:
-                shutil.copyfileobj(source, sink, 1 << 22)
+            with replacing(self.folder / _IMAGES) as sink:
+                images.pack(index[IMAGE_PATH], sink)
         with replacing(self.folder / _INDEX) as sink:
             index.to_parquet(sink, index=False)
 

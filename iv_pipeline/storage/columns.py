@@ -35,7 +35,7 @@ EVERYWHERE: dict[str, str] = {
     "robust": "vector under the robust scaler (median 0, interquartile range 1)",
     "label": "true label, where there is one",
     "share": "share of all images",
-    "content": "checksum and size of the picture, as the archive says; missing where there is none",
+    "content": "checksum and size of the picture, as the archive says; missing where there is none or it is empty",
     "batch": "name of the batch, as its folder in the inbox",
     "model_version": "version of the set of models that labelled it",
 }
@@ -97,7 +97,8 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "green": "mean in [0, 1]",
         "blue": "mean in [0, 1]",
         "phash": "perceptual hash of 64 bits; 0 without structure",
-        "error": "why the picture could not be read, empty where it could",
+        "error": "why the picture could not be read, in fixed words; missing where it could",
+        "digest": "BLAKE2b of the bytes of the picture; missing where they could not be had",
         "measured_by": "version of the measurement",
         "score": "how bad the picture is, in [0, 1]",
         "reasons": "what is bad in it, in words",

@@ -16,7 +16,8 @@ import pandas as pd
 
 from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
-from iv_pipeline.storage.archive import ImageArchive, normalised
+from iv_pipeline.storage.finding import FoundImages, find_images
+from iv_pipeline.storage.matching import normalised
 from iv_pipeline.storage.path_lists import PathList, read_path_list
 from iv_pipeline.storage.pickles import open_matrix
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
     from iv_pipeline.config import DeliveryConfig
+    from iv_pipeline.storage.image_store import ImageStore
 
 LABELS = "labels.csv"
 """Name of the true labels, in a delivery or beside it."""
@@ -153,23 +155,32 @@ class Delivery:
             )
         return matrix.array if matrix.keys is None else self._in_order(path, matrix.array, matrix.keys)
 
-    def archive(self) -> ImageArchive | None:
-        """The archive of the images; None if the delivery has none.
+    def archive(self) -> ImageStore | None:
+        """The images, in an archive or a folder; None if the delivery has none.
 
         Raises
         ------
         DeliveryError
             If the archive is damaged, or the paths cannot be used.
         """
-        file = self.archive_file()
-        return None if file is None else ImageArchive.matching(file, self.paths)
+        return self._images.store
 
-    def archive_file(self) -> UPath | None:
-        """Where the archive of the images is; None if the delivery has none."""
+    def archive_notices(self) -> list[Notice]:
+        """Where the images were found, how their names were matched to the paths, or why there are none.
+
+        Raises
+        ------
+        DeliveryError
+            If the archive is damaged, or the paths cannot be used.
+        """
+        return self._images.notices
+
+    @cached_property
+    def _images(self) -> FoundImages:
         self._require_folder()
-        if self.config.archive is None or not (self.folder / self.config.archive).is_file():
-            return None
-        return self.folder / self.config.archive
+        if self.config.archive is None:
+            return FoundImages(None, [])
+        return find_images(self.folder, self.config.archive, self.paths)
 
     def has(self, name: str) -> bool:
         """Whether the file of descriptor `name` is there."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iv_pipeline.errors import DeliveryError, Notice
-from iv_pipeline.storage.archive import normalised
 from iv_pipeline.storage.csv_files import TextTable, read_text_table
+from iv_pipeline.storage.matching import normalised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
