@@ -199,7 +199,7 @@ def test_a_batch_that_waits_says_what_for(sensor: Sensor) -> None:
 def test_batches_wait_for_the_first_models(sensor: Sensor) -> None:
     sensor.put("monday")
     (sensor.root / file_of("accepted_models")).unlink()
-    assert "wait for models: run the pipeline" in sensor.why()
+    assert "wait for models; run the pipeline" in sensor.why()
 
 
 def test_without_an_inbox_it_says_how_to_get_one(sensor: Sensor) -> None:
