@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.resources
 import os
+import shutil
+import sqlite3
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iv_pipeline.errors import InputError
+from iv_pipeline.errors import InputError, reason_of, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import dagster as dg
     from dagster._core.execution.plan.objects import StepFailureData
@@ -21,11 +24,16 @@ if TYPE_CHECKING:
     from iv_pipeline.config import Settings
 
 
+_LITTLE = 1 << 20
+"""Free bytes below which a history that cannot be written has met a full disk, whatever SQLite calls it."""
+_HISTORY = "look at its disk and permissions, or name another folder in DAGSTER_HOME"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if it did what was asked, 1 after one sentence on what was wrong."""
     parser = argparse.ArgumentParser(prog="iv-pipeline", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="materialise every stage of every descriptor")
+    run = commands.add_parser("run", help="materialize every stage of every descriptor")
     run.add_argument("descriptors", nargs="*", help="only these descriptors")
     explore = commands.add_parser("explore", help="open a descriptor in Embedding Atlas; an optional extra")
     explore.add_argument("descriptor")
@@ -50,10 +58,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"export DAGSTER_HOME={ensure_home()}")
             _end_stale_runs_of_home()
-    except InputError as error:
-        print(f"iv-pipeline: {error}", file=sys.stderr)
+    except Exception as error:
+        reason = _one_sentence(error)
+        if reason is None:  # a fault of ours: its traceback is what we need
+            raise
+        print(f"iv-pipeline: {reason}", file=sys.stderr)
         return 1
     return 0
+
+
+def _one_sentence(error: BaseException | None) -> str | None:
+    """What is wrong with the input or the machine, of an error or what caused it; None if it is neither."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        if isinstance(error, OSError):
+            return reason_of(error)
+        if isinstance(error, sqlite3.Error):
+            home = os.environ.get("DAGSTER_HOME", "")
+            if "full" in str(error) or (home and shutil.disk_usage(home).free < _LITTLE):
+                return reason_of(OSError(errno.ENOSPC, str(error)), home)
+            return sentence(f"Dagster's history cannot be used ({error})", home, _HISTORY)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def ensure_home() -> Path:
@@ -96,7 +123,9 @@ def _draw_demo() -> None:
         print(f"Delivery: {settings.delivery}")
         return
     if os.environ.get("IV_DELIVERY"):
-        raise InputError(f"IV_DELIVERY names {settings.delivery}, and nothing is there: mend it, or unset it")
+        raise InputError(
+            f"IV_DELIVERY names {settings.delivery}, and nothing is there", fix="correct it, or unset it"
+        )
     from iv_pipeline.demo import draw_delivery
 
     print(f"No delivery in {settings.data_root}: drawing the demo delivery into {settings.delivery}")
@@ -126,18 +155,20 @@ def _run(descriptors: Sequence[str]) -> int:
         only_fit(instance, beside={"refit"}, waiting=False) as busy,
     ):
         if busy:
-            raise InputError(f"{busy} is under way: wait for it, or terminate it")
+            raise InputError(f"{busy} is under way", fix="wait for it, or terminate it")
         settle(settings.data_root)
-        prepared = _execute(definitions, instance, "prepare")
+        notices: dict[str, None] = {}
+        prepared = _execute(definitions, instance, "prepare", notices=notices)
         failed = [] if prepared else ["prepare"]
         for name in wanted if prepared else ():
             print(f"── {name}")
-            if not _execute(definitions, instance, "full_pipeline", name):
+            if not _execute(definitions, instance, "full_pipeline", name, notices):
                 failed.append(name)
         # the others can be compared even if one descriptor failed
         some = prepared and len(failed) < len(wanted)
-        if some and not _execute(definitions, instance, "summarise"):
+        if some and not _execute(definitions, instance, "summarise", notices=notices):
             failed.append("summarise")
+    _repeat(notices)
     if failed:
         what = ", ".join(failed)
         print(f"Failed: {what}; the reason stands above and in Dagster's UI: make ui", file=sys.stderr)
@@ -153,7 +184,7 @@ def _list_versions() -> None:
     root = Settings.from_environment().data_root
     current, known = accepted(root), known_versions(root)
     if current is None:
-        raise InputError(f"no models have been accepted in {root}: run the pipeline first")
+        raise InputError(f"no models have been accepted in {root}", fix="run the pipeline first")
     for version, models in known.items():
         notes = ["in force"] if version == current.version else []
         notes += [] if results_kept(root, version) else ["results no longer kept"]
@@ -175,7 +206,7 @@ def _roll_back(version: int) -> int:
     settings = Settings.from_environment()
     with dg.DagsterInstance.get() as instance, only_fit(instance) as busy:
         if busy:
-            raise InputError(f"{busy} is under way: wait for it, or terminate it")
+            raise InputError(f"{busy} is under way", fix="wait for it, or terminate it")
         settle(settings.data_root)
         models = roll_back(settings.data_root, version)
         instance.report_runless_asset_event(
@@ -204,10 +235,27 @@ def _explore(descriptor: str, port: str) -> None:
     os.execv(command[0], command)  # noqa: S606  (the program that was found beside this one)
 
 
+def _repeat(notices: Iterable[str]) -> None:
+    """Say once more what the stages had to say of their input, where it is seen."""
+    lines = list(notices)
+    if lines:
+        print(f"\nAbout this delivery ({len(lines)}):")
+        print("\n".join(f"  - {line}" for line in lines))
+
+
 def _execute(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, partition: str | None = None
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    partition: str | None = None,
+    notices: dict[str, None] | None = None,
 ) -> bool:
-    """Run a job in this process, so that imports and compiled code are paid for once."""
+    """Run a job in this process, so that imports and compiled code are paid for once.
+
+    Sentences of the stages' notices are added to `notices`, each once, in their order.
+    """
+    from iv_pipeline.assets.stage import noticed
+
     result = definitions.resolve_job_def(job).execute_in_process(
         run_config={"loggers": {"console": {}}},
         instance=instance,
@@ -217,6 +265,8 @@ def _execute(
     for event in result.all_events:
         if event.is_step_failure:
             print(f"{event.step_key} failed: {_reason(event.step_failure_data)}", file=sys.stderr)
+        if notices is not None:
+            notices |= dict.fromkeys(noticed(event))
     return bool(result.success)
 
 
@@ -230,9 +280,17 @@ def _end_stale_runs_of_home() -> None:
 
 
 def _reason(failure: StepFailureData) -> str:
-    """The one sentence of wrong input, or the error with its traceback."""
+    """The one sentence of wrong input or of a failed check, or the error with its traceback."""
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return str(failure.user_failure_data.description)
+    error = failure.error
+    if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
+        asset, _, checks = error.message.strip().splitlines()[-1].partition(": ")
+        return sentence(
+            f"the result does not pass the check {checks.replace(',', ', ')}",
+            asset,
+            "look at what it measured in Dagster's UI: make ui",
+        )
     return str(failure.error_display_string)
 
 

@@ -58,6 +58,10 @@ OWN_FILE = "delivery.yaml"
 """In which a delivery says how it is laid out, where that differs."""
 
 
+AUTO = "auto"
+"""What is found out instead of configured."""
+
+
 class Model(BaseModel):
     """Unknown keys are errors: a misspelt parameter must not be ignored in silence."""
 
@@ -70,21 +74,24 @@ class DeliveryConfig(Model):
     paths: str = "images_paths.csv"
     """CSV with the path of every image; row i belongs to row i of every descriptor."""
     archive: str | None = "raw_data/veriwild.zip"
-    """Zip archive with the images; null if there is none."""
+    """Zip archive or folder with the images; null if there are none."""
     labels: str | None = None
-    """CSV with true labels; by default `labels.csv` in the delivery or beside it, if there is one."""
-    identity: str | None = None
-    """Regular expression whose first group, searched for in a path (with `/`), is the vehicle's identity."""
+    """CSV with true labels; by default `labels.csv` in the delivery, or beside it if it labels its images."""
+    identity: str | None = AUTO
+    """Regular expression whose first group, searched for in a path (with `/`), is the vehicle's identity; null if
+    paths carry none; `auto` to use folders if the descriptors tell that each holds one vehicle."""
 
     @model_validator(mode="after")
     def _identity_has_a_group(self) -> Self:
-        if self.identity is not None:
+        if self.identity not in (None, AUTO):
             try:
                 groups = re.compile(self.identity).groups
             except re.error as error:
                 raise ValueError(f"identity is no regular expression: {error}") from error
             if groups < 1:
-                raise ValueError("identity needs a group in parentheses around the vehicle's identity")
+                raise ValueError(
+                    "identity needs a group in parentheses around the vehicle's identity, or 'auto'"
+                )
         return self
 
 
@@ -341,7 +348,9 @@ class PipelineConfig(Model):
         if partition in self.combinations:
             return self.combinations[partition].of
         raise ConfigError(
-            f"the configuration has no descriptor {partition!r}; it has {', '.join(self.partitions)}"
+            f"there is no descriptor {partition!r}",
+            where="descriptors",
+            fix=f"choose one of {', '.join(self.partitions)}",
         )
 
     def choice(self, partition: str) -> Choice:
@@ -427,13 +436,16 @@ def _read_yaml(path: UPath) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"there is no configuration at {path}: set IV_CONFIG to the file, or run from its folder"
+            f"there is no configuration at {path}", fix="set IV_CONFIG to the file, or run from its folder"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError(f"{path} is no YAML ({where}); mend the file") from None
+        raise ConfigError(f"is no YAML ({error})", where=path, fix="correct it") from None
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read ({error.strerror or error})", where=path, fix="make it readable"
+        ) from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no settings: it must be a mapping, such as 'descriptors: ...'")
+        raise ConfigError("holds no settings", where=path, fix="write a mapping, such as 'descriptors: ...'")
     return content
 
 
@@ -442,5 +454,7 @@ def _explain(error: ValidationError, path: str) -> ConfigError:
     where = ".".join(str(part) for part in first["loc"]) or "the file"
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        what = "there is no such setting"
-    return ConfigError(f"{path}: {where}: {what}")
+        return ConfigError(
+            "there is no such setting", where=f"{path}: {where}", fix="remove it, or correct its name"
+        )
+    return ConfigError(what, where=f"{path}: {where}", fix="correct it")

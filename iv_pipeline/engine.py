@@ -243,13 +243,16 @@ def _client(scheduler: str) -> Any:
         import distributed
     except ImportError:
         raise ConfigError(
-            f"engine.scheduler is {scheduler} and the package 'distributed' is not installed: "
-            "install this package with its extra 'dask', or set it to null"
+            f"is {scheduler}, and the package 'distributed' is not installed",
+            where="engine.scheduler",
+            fix="install this package with its extra 'dask', or set it to null",
         ) from None
     try:
         connect: Callable[..., Any] = distributed.Client
         return connect(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError:
         raise ConfigError(
-            f"no Dask scheduler answers at engine.scheduler {scheduler}: start it, or set it to null"
+            f"no Dask scheduler answers at {scheduler}",
+            where="engine.scheduler",
+            fix="start it, or set it to null",
         ) from None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.learn.neighbors import NeighborGraph
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 ROWS = 4096
 """Images whose thumbnails are in memory at once."""
@@ -59,12 +59,15 @@ def atlas_command(settings: Settings, descriptor: str, options: list[str]) -> li
     program = shutil.which("embedding-atlas", path=str(Path(sys.executable).parent))
     if program is None:
         raise InputError(
-            f"Embedding Atlas is not installed here: 'make explore DESCRIPTOR={descriptor}' installs and opens it"
+            "Embedding Atlas is not installed here",
+            fix=f"install and open it with 'make explore DESCRIPTOR={descriptor}'",
         )
     settings.config.blocks(descriptor)
     if settings.data_root.protocol not in ("", "file", "local"):
         raise InputError(
-            f"Embedding Atlas reads files of this machine: copy {settings.data_root} into a folder"
+            "Embedding Atlas reads files of this machine alone",
+            where=settings.data_root,
+            fix="copy it into a folder",
         )
     table = write_atlas_table(settings, descriptor)
     columns = ["--x", "x", "--y", "y", "--neighbors", "neighbors", "--pagerank", "pagerank"]
@@ -86,7 +89,9 @@ def write_atlas_table(settings: Settings, descriptor: str) -> UPath:
     made_of = [settings.data_root / file_of(stage, descriptor) for stage in STAGES]
     for stage, file in zip(STAGES, made_of, strict=True):
         if not file.exists():
-            raise MissingStageError(f"{file} is not there: materialise '{stage}' of {descriptor} first")
+            raise MissingStageError(
+                "is not there", where=file, fix=f"materialize '{stage}' of {descriptor} first"
+            )
     if (
         path.exists()
         and path.stat().st_mtime > max(file.stat().st_mtime for file in made_of)
@@ -119,7 +124,7 @@ def _pagerank(graph: NeighborGraph) -> list[float]:
     return ranks
 
 
-def _write(frame: pd.DataFrame, graph: NeighborGraph, archive: ImageArchive | None, path: UPath) -> None:
+def _write(frame: pd.DataFrame, graph: NeighborGraph, archive: ImageStore | None, path: UPath) -> None:
     starts = range(0, max(len(frame), 1), ROWS)
 
     def batch(i: int) -> pa.Table:

@@ -80,11 +80,11 @@ def model_path(data_root: UPath, descriptor: str, version: int | None = None) ->
         models = known_versions(data_root).get(version)
         if models is None or descriptor not in models.models:
             raise InputError(
-                f"version {version} has no model of {descriptor}: choose another, or leave it out"
+                f"version {version} has no model of {descriptor}", fix="choose another, or leave it out"
             )
         path = data_root / MODEL.format(descriptor=descriptor, version=models.models[descriptor])
     if not path.exists():
-        raise InputError(f"{path} is not there: run the pipeline for {descriptor} first")
+        raise InputError("is not there", where=path, fix=f"run the pipeline for {descriptor} first")
     return path
 
 
@@ -100,7 +100,9 @@ def unpack_labeller(stored: StoredModel, algorithm: str | None = None) -> Labell
     name = algorithm or str(facts["algorithm"])
     if name not in facts["algorithms"]:
         known = ", ".join(facts["algorithms"])
-        raise InputError(f"the model of {facts['descriptor']} has no clusters by {name!r}, only by {known}")
+        raise InputError(
+            f"the model of {facts['descriptor']} has no clusters by {name!r}", fix=f"choose one of {known}"
+        )
     arrays = arrays_of(stored.arrays, name)
     rule = rule_from_arrays(arrays)
     rows = arrays_of(stored.arrays, ROWS)

@@ -25,7 +25,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage import versions
-from iv_pipeline.storage.formats import read_csv
+from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.inbox import fingerprint_of
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, reasons
@@ -216,7 +216,7 @@ def test_a_run_whose_batch_was_changed_under_it_is_started_again_and_one_that_fa
     assert run_of(pipeline, "monday", "0" * 16) == 2
     (folder / "descriptors" / "vdc_type.pickle").write_bytes(b"\x80\x04")
     said = run_of(pipeline, "monday", fingerprint_of(UPath(folder), "_SUCCESS"))
-    assert "ended without a result: mend what it names" in str(said)
+    assert "ended without a result; correct what it names" in str(said)
 
 
 # ── images that are known ────────────────────────────────────────────────────────────────────────────────────
@@ -392,10 +392,10 @@ def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
     (vectors,) = (grown_again.root / "Init" / "batches" / "monday").glob("*/vdc_color.arrow")
     vectors.unlink()
     said = reasons(grown_again.run("prepare"))["views"]
-    assert "batch monday has joined the fit without vdc_color: name it under refit.exclude" in said
+    assert "batch monday: has joined the fit without vdc_color; name it under refit.exclude" in said
     said = reasons(pipeline.run("refit"))["refits"]
     assert said.startswith(
-        "monday has joined the fit and is excluded by now: run the pipeline once without it"
+        "batch monday: has joined the fit and is excluded by now; run the pipeline once without it"
     )
     assert pipeline.materialise("accepted_models").success
     assert pipeline.read("accepted_models")["batches"] != []  # the fit in force is with it still

@@ -1,13 +1,18 @@
+import errno
 import os
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
 import pytest
 
 from iv_pipeline import cli, processes
+from iv_pipeline.assets.stage import NOTICES, Result, stage
+from iv_pipeline.progress import console
 
 
 @pytest.fixture
@@ -117,3 +122,92 @@ def test_a_delivery_that_was_named_is_not_drawn(
     assert cli.main(["demo"]) == 1
     assert "IV_DELIVERY names" in capsys.readouterr().err
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "Final/a.csv"),
+            "Final/a.csv: the disk is full; make room",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "data"),
+            "data: not allowed (Permission denied); change",
+        ),
+        (sqlite3.OperationalError("database or disk is full"), "home: the disk is full; make room"),
+        (
+            sqlite3.OperationalError("unable to open database file"),
+            "home: Dagster's history cannot be used (unable",
+        ),
+    ],
+)
+def test_what_the_machine_refuses_gets_one_sentence(
+    error: Exception,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", "home")
+
+    def refuse() -> None:
+        raise RuntimeError("something went wrong") from error  # as Dagster and SQLAlchemy do
+
+    monkeypatch.setattr(cli, "_list_versions", refuse)
+    assert cli.main(["versions"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"iv-pipeline: {says}")
+    assert said.count("\n") == 1
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_list_versions", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["versions"])
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("is_whole", asset="clusters", blocking=True)])
+def clusters() -> Iterator[Any]:
+    yield dg.Output(1, metadata={NOTICES: dg.MetadataValue.md("- a.csv: is odd\n- b.csv: is odd")})
+    yield dg.AssetCheckResult(check_name="is_whole", passed=False)
+
+
+@stage(group="results", partitioned=False)
+def final(context: dg.AssetExecutionContext) -> Result:
+    del context
+    raise OSError(errno.ENOSPC, "No space left on device", "Final/a.csv")
+
+
+@pytest.mark.parametrize(
+    ("asset", "says"),
+    [
+        (
+            clusters,
+            "clusters failed: clusters: the result does not pass the check is_whole; look at what it measured",
+        ),
+        (final, "final failed: Final/a.csv: the disk is full; make room"),
+    ],
+)
+def test_a_step_that_fails_says_why_in_one_sentence_and_its_notices_are_kept(
+    instance: dg.DagsterInstance, asset: Any, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asset = (
+        asset if isinstance(asset, dg.AssetsDefinition) else asset.to_asset(dg.StaticPartitionsDefinition([]))
+    )
+    definitions = dg.Definitions([asset], jobs=[dg.define_asset_job("all")], loggers={"console": console})
+    notices: dict[str, None] = {}
+    assert not cli._execute(definitions, instance, "all", notices=notices)
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert said.count("\n") == 1
+    assert list(notices) == (["a.csv: is odd", "b.csv: is odd"] if "is_whole" in says else [])
+
+
+def test_the_end_of_a_run_repeats_the_notices(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._repeat([])
+    assert capsys.readouterr().out == ""
+    cli._repeat({"a.csv: is odd": None, "b.csv: is odd": None})
+    assert capsys.readouterr().out == "\nAbout this delivery (2):\n  - a.csv: is odd\n  - b.csv: is odd\n"

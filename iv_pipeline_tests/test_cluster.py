@@ -195,7 +195,7 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("iv_pipeline.engine.CONNECT_SECONDS", 1)
     use_cluster("tcp://127.0.0.1:9")
     try:
-        with pytest.raises(ConfigError, match=r"no Dask scheduler answers at engine\.scheduler tcp://127"):
+        with pytest.raises(ConfigError, match=r"engine\.scheduler: no Dask scheduler answers at tcp://127"):
             list(map_batches(lambda i: i, 1))
     finally:
         use_cluster(None)

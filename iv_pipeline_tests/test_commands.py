@@ -62,7 +62,7 @@ def test_wrong_settings_are_told_in_one_sentence(fresh: Pipeline) -> None:
     )
     assert ran.returncode == 1
     assert ran.stderr == (
-        "iv-pipeline: there is no configuration at /nowhere/pipeline.yaml: "
+        "iv-pipeline: there is no configuration at /nowhere/pipeline.yaml; "
         "set IV_CONFIG to the file, or run from its folder\n"
     )
 

@@ -21,7 +21,7 @@ def test_the_projects_own_configuration_is_valid_and_lists_the_heaviest_first() 
     assert config.partitions == [*four, "vdc_type+vdc_color", "all"]
     assert config.blocks("all") == tuple(four)
     assert config.blocks("vdc_type+vdc_color") == ("vdc_type", "vdc_color")
-    assert config.delivery.identity is None
+    assert config.delivery.identity == "auto"
 
 
 def test_a_few_lines_are_enough(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_a_few_lines_are_enough(tmp_path: Path) -> None:
         ("descriptors: {'../x': a.pickle}", "cannot be a partition"),
         ("descriptors: {}", "descriptors"),
         ("{unclosed", "is no YAML"),
-        ("- a list", "must be a mapping"),
-        ("", "must be a mapping"),
+        ("- a list", "write a mapping"),
+        ("", "write a mapping"),
     ],
 )
 def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str, message: str) -> None:
@@ -67,7 +67,7 @@ def test_a_missing_file_says_how_to_name_another(tmp_path: Path) -> None:
 
 
 def test_an_unknown_descriptor_is_told_which_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no descriptor 'x'; it has a, b"):
+    with pytest.raises(ConfigError, match="no descriptor 'x'; choose one of a, b"):
         load_config(written(tmp_path, MINIMAL)).blocks("x")
 
 

@@ -120,13 +120,18 @@ def test_what_stands_in_the_way_is_one_sentence(
 ) -> None:
     pipeline = make_pipeline()
     monkeypatch.setattr(explore.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(InputError, match="not installed here: 'make explore DESCRIPTOR=vdc_type'"):
+    with pytest.raises(
+        InputError, match="not installed here; install and open it with 'make explore DESCRIPTOR=vdc_type'"
+    ):
         atlas_command(pipeline.settings, "vdc_type", [])
     monkeypatch.setattr(explore.shutil, "which", lambda name, **_: name)
     with pytest.raises(InputError, match="no such"):
         atlas_command(pipeline.settings, "no such", [])
     remote = dataclasses.replace(pipeline.settings, data_root=UPath("memory://root"))
-    with pytest.raises(InputError, match="reads files of this machine: copy memory://root into a folder"):
+    with pytest.raises(
+        InputError,
+        match="memory://root: Embedding Atlas reads files of this machine alone; copy it into a folder",
+    ):
         atlas_command(remote, "vdc_type", [])
-    with pytest.raises(InputError, match=r"image_index\.parquet is not there: materialise 'image_index'"):
+    with pytest.raises(InputError, match=r"image_index\.parquet: is not there; materialize 'image_index'"):
         atlas_command(pipeline.settings, "vdc_type", [])

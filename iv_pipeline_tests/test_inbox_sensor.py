@@ -199,12 +199,12 @@ def test_a_batch_that_waits_says_what_for(sensor: Sensor) -> None:
 def test_batches_wait_for_the_first_models(sensor: Sensor) -> None:
     sensor.put("monday")
     (sensor.root / file_of("accepted_models")).unlink()
-    assert "wait for models: run the pipeline" in sensor.why()
+    assert "wait for models; run the pipeline" in sensor.why()
 
 
 def test_without_an_inbox_it_says_how_to_get_one(sensor: Sensor) -> None:
     (sensor.root / "Inbox").rmdir()
-    assert sensor.why() == f"there is no inbox at {sensor.root}/Inbox: make the folder to use it"
+    assert sensor.why() == f"there is no inbox at {sensor.root}/Inbox; make the folder to use it"
 
 
 def test_an_inbox_that_cannot_be_read_is_told_and_no_empty_one(
@@ -215,7 +215,9 @@ def test_an_inbox_that_cannot_be_read_is_told_and_no_empty_one(
 
     sensor.put("monday")
     monkeypatch.setattr(type(sensor.settings.inbox), "iterdir", refuse)
-    assert sensor.why() == f"the inbox {sensor.root}/Inbox cannot be read (Permission denied): mend that"
+    assert (
+        sensor.why() == f"{sensor.root}/Inbox: the inbox cannot be read (Permission denied); make it readable"
+    )
 
 
 def test_a_disk_that_cannot_be_used_is_told_and_tried_again(sensor: Sensor) -> None:

@@ -106,14 +106,14 @@ def test_the_winner_by_name_gives_its_own_numbers_also_after_a_refit(again: Call
 
 def test_an_algorithm_that_did_not_run_is_named_with_those_that_did(finished: Finished) -> None:
     with pytest.raises(
-        InputError, match=r"no clusters by 'birch', only by agglomerative, dbscan, .*, kmeans"
+        InputError, match=r"no clusters by 'birch'; choose one of agglomerative, dbscan, .*, kmeans"
     ):
         load_labeller(finished.pipeline.root, "vdc_color", "birch")
 
 
 def test_before_a_run_there_is_nothing_to_label_with(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"vdc_type.model\.json is not there: run the pipeline for vdc_type first"
+        InputError, match=r"vdc_type.model\.json: is not there; run the pipeline for vdc_type first"
     ):
         load_labeller(tmp_path, "vdc_type")
 

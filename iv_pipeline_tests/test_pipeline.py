@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from upath import UPath
 
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import ALGORITHMS, SCALERS
+from iv_pipeline.storage.columns import TEXT
+from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import FILES
 from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, QUICK, TRAFFIC_CAMERA, reasons
 
@@ -646,8 +649,32 @@ def test_more_clusters_than_images_become_as_many_as_there_are_images(
 def test_a_stage_before_its_inputs_says_what_to_materialise(make_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = make_pipeline()
     result = pipeline.materialise("init", partition="vdc_color")
-    assert "materialise 'image_index' first" in reasons(result)["init"]
+    assert "materialize 'image_index' first" in reasons(result)["init"]
     assert "Traceback" not in reasons(result)["init"]
+
+
+def test_the_summary_counts_the_clusters_and_the_noise_of_the_final_csvs(
+    again: Callable[..., Pipeline],
+) -> None:
+    pipeline = again()
+    final = pipeline.read("final", "vdc_type")
+    final.loc[:20, ["cluster", "status"]] = [-1, "noise"]
+    final.loc[final["cluster"] == final["cluster"].max(), ["cluster", "status"]] = [-1, "noise"]
+    pipeline.path("final", "vdc_type").unlink()  # a link to the file of another pipeline
+    final.to_csv(pipeline.path("final", "vdc_type"), index=False)
+    assert pipeline.materialise("summary").success
+    row = pipeline.read("summary").set_index("descriptor").loc["vdc_type"]
+    assert row["n_clusters"] == final.loc[final["cluster"] >= 0, "cluster"].nunique()
+    assert row["noise_share"] == pytest.approx((final["status"] == "noise").mean())
+
+
+def test_csvs_are_read_back_with_the_types_that_they_were_written_with(finished: Finished) -> None:
+    pipeline = finished.pipeline
+    stages = ("ranked_outliers", "disagreements", "ranking", "summary")
+    for path in [pipeline.path(stage) for stage in stages] + [pipeline.path("final", "vdc_type")]:
+        read = read_csv(UPath(path))
+        text = {name for name, dtype in read.dtypes.items() if dtype.kind not in "bif"}
+        assert text == TEXT & set(read.columns), path.name
 
 
 def test_the_summary_keeps_the_ranks_before_the_last_change(again: Callable[..., Pipeline]) -> None:

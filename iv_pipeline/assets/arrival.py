@@ -9,9 +9,9 @@ import pandas as pd
 from upath import UPath
 
 from iv_pipeline.assets.delivery import open_batch, open_delivery
+from iv_pipeline.assets.identities import with_known_identity
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import ChangedBatchError, DeliveryError, InputError
-from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.batches import (
     CONTENT,
     DUPLICATE_OF,
@@ -23,6 +23,7 @@ from iv_pipeline.storage.batches import (
 )
 from iv_pipeline.storage.fit_set import FitSet, FitVectors, rows_of
 from iv_pipeline.storage.formats import read_parquet
+from iv_pipeline.storage.image_store import ImageStore
 from iv_pipeline.storage.inbox import fingerprint_of
 from iv_pipeline.storage.known import Images, duplicates
 from iv_pipeline.storage.layout import CANDIDATE, file_of
@@ -31,6 +32,7 @@ from iv_pipeline.storage.versions import accepted, known_versions
 
 CONTENT_TAG = "iv_pipeline/content"
 """Of a run: fingerprint of the batch that it is to label."""
+_NOTHING_TO_DO = "leave it alone, and it is labelled once it rests again"
 
 
 def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) -> StoredBatch:
@@ -49,34 +51,38 @@ def take_in(context: dg.AssetExecutionContext, settings: Settings, name: str) ->
     is_there = folder.is_dir()
     version = fingerprint_of(folder, settings.config.inbox.marker) if is_there else last
     if version is None:
-        raise DeliveryError(f"there is no batch {folder}: copy it there, and it is noticed")
+        raise DeliveryError(f"there is no batch {folder}", fix="copy it there, and it is noticed")
     if asked not in (None, version):
         raise ChangedBatchError(
-            f"batch {folder} has changed since it was complete: nothing to do, it is labelled once it rests again"
+            "has changed since it was complete", where=f"batch {folder}", fix=_NOTHING_TO_DO
         )
     batch = StoredBatch.of(root, name, version)
     # what has been labelled or has joined keeps its rows: they were compared with what was known then
     if is_there and version != last and (name, version) not in joined_contents(settings):
-        _keep(settings, batch)
+        _keep(context, settings, batch)
     return batch
 
 
-def _keep(settings: Settings, batch: StoredBatch) -> None:
+def _keep(context: dg.AssetExecutionContext, settings: Settings, batch: StoredBatch) -> None:
     """Keep index, vectors and pictures, and say which of the images are known already."""
-    delivery = open_batch(settings, batch.name)
+    delivery = with_known_identity(settings, open_batch(settings, batch.name))
     try:
         descriptors = [d for d in settings.config.descriptors if delivery.has(d)]
         if not descriptors:
             files = ", ".join(delivery.files.values())
-            raise DeliveryError(f"batch {delivery.folder} has none of {files}: deliver at least one of them")
+            raise DeliveryError(
+                f"has none of {files}", where=f"batch {delivery.folder}", fix="deliver at least one of them"
+            )
         came = FitSet(delivery)
         index, archive = came.image_index(), came.archive()
+        for notice in [*came.notices(), *came.archive_notices()]:
+            context.log.warning(str(notice))
         vectors = {d: came.vectors(d) for d in descriptors}
         new = Images(
             index, {d: partial(vectors.__getitem__, d) for d in descriptors}, _reader(lambda: archive)
         )
         index = index.assign(**{DUPLICATE_OF: duplicates(new, _known(settings, batch.name))})
-        batch.keep(index, vectors, delivery.archive_file())
+        batch.keep(index, vectors, archive)
     except InputError as error:
         _require_unchanged(settings, batch, error)
         raise
@@ -91,7 +97,7 @@ def _require_unchanged(settings: Settings, batch: StoredBatch, error: InputError
         unchanged = False
     if not unchanged:
         raise ChangedBatchError(
-            f"batch {folder} changed while it was read: it is labelled once it rests again"
+            "changed while it was read", where=f"batch {folder}", fix=_NOTHING_TO_DO
         ) from error
 
 
@@ -168,17 +174,17 @@ def _referred_to(root: UPath, name: str, labelled: Sequence[Mapping[str, str]]) 
     return {batch.version for batch in kept if batch.index[IMAGE_PATH].isin(named).any()}
 
 
-def _archive(settings: Settings) -> ImageArchive | None:
+def _archive(settings: Settings) -> ImageStore | None:
     """The pictures of the fit set, if they are still there."""
     return open_delivery(settings).archive() if settings.delivery.is_dir() else None
 
 
-def _reader(open_archive: Callable[[], ImageArchive | None]) -> Callable[[str], bytes | None]:
+def _reader(open_archive: Callable[[], ImageStore | None]) -> Callable[[str], bytes | None]:
     """Reads pictures of an archive that is opened once somebody asks for one: its directory may be long."""
     opened = cache(open_archive)
 
     def read(path: str) -> bytes | None:
         archive = opened()
-        return None if archive is None else archive.glimpse(path)
+        return None if archive is None else archive.glimpse(path) or None  # empty tells nothing
 
     return read

@@ -33,7 +33,7 @@ from iv_pipeline.assets.projection import projection
 from iv_pipeline.assets.representation import representation
 from iv_pipeline.assets.scaled import scaled
 from iv_pipeline.assets.scaled_pca import scaled_pca
-from iv_pipeline.assets.stage import Stage
+from iv_pipeline.assets.stage import Stage, with_notices
 from iv_pipeline.assets.statistics import statistics
 from iv_pipeline.assets.views import views
 from iv_pipeline.config import Choice, PipelineConfig, Settings
@@ -200,7 +200,7 @@ class Candidate:
                 context = _Context(self.log, name or "")
                 result = stage.function(context, **self._inputs(stage, settings, name))
                 written = Written(result.value, result.metadata, meter)
-                format_of(path).write(result.value, path)
+                format_of(path).write(with_notices(result), path)
                 checks = list(result.checks())
             failed = [check.name for check in checks if not check.passed and check.name in stage.checks]
             if failed:

@@ -8,8 +8,9 @@ from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import identities_of
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.errors import PictureError
 from iv_pipeline.learn.colors import describe_images
-from iv_pipeline.learn.image_quality import DECODE_ERRORS, decode
+from iv_pipeline.learn.decoding import decode
 from iv_pipeline.learn.profiles import (
     Geometry,
     describe_geometry,
@@ -19,7 +20,7 @@ from iv_pipeline.learn.profiles import (
 )
 from iv_pipeline.report.contact_sheet import contact_sheet
 from iv_pipeline.report.plots import inline
-from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.image_store import ImageStore
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 SHEET_IMAGES = 24
@@ -65,7 +66,7 @@ def cluster_profiles(
 
 
 def _profile(
-    geometry: Geometry, members: np.ndarray, image_index: pd.DataFrame, archive: ImageArchive | None
+    geometry: Geometry, members: np.ndarray, image_index: pd.DataFrame, archive: ImageStore | None
 ) -> dict[str, object]:
     paths = image_index[IMAGE_PATH]
     exemplars = {
@@ -98,13 +99,13 @@ def _profile(
     }
 
 
-def _read(archive: ImageArchive | None, path: str) -> bytes | None:
+def _read(archive: ImageStore | None, path: str) -> bytes | None:
     return None if archive is None else archive.glimpse(path)
 
 
 def _is_whole(data: bytes) -> bool:
     try:
         decode(data)
-    except DECODE_ERRORS:  # `image_quality` reports it, with the reason
+    except PictureError:  # `image_quality` reports it, with the reason
         return False
     return True

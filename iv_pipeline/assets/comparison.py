@@ -124,6 +124,6 @@ def _cluster_of(clusters: dict[str, VectorTable]) -> dict[str, np.ndarray]:
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
         raise InputError(
-            f"descriptors were clustered for different deliveries ({text} rows): run the others again"
+            f"descriptors were clustered for different deliveries ({text} rows)", fix="run the others again"
         )
     return {name: table.column("cluster").to_numpy() for name, table in clusters.items()}

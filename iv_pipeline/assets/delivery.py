@@ -7,10 +7,10 @@ import dagster as dg
 from iv_pipeline.config import Settings, delivery_of
 from iv_pipeline.report.contact_sheet import contact_sheet
 from iv_pipeline.report.plots import inline
-from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.batches import StoredBatch
 from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.fit_set import FitSet
+from iv_pipeline.storage.image_store import ImageStore
 from iv_pipeline.storage.versions import ModelSet, accepted
 
 
@@ -40,7 +40,7 @@ def files_of(settings: Settings) -> dict[str, str]:
     return {name: descriptor.file for name, descriptor in settings.config.descriptors.items()}
 
 
-def gallery(archive: ImageArchive | None, paths: Iterable[str]) -> dict[str, dg.MetadataValue[str]]:
+def gallery(archive: ImageStore | None, paths: Iterable[str]) -> dict[str, dg.MetadataValue[str]]:
     """A contact sheet of images in this order, as metadata; nothing where the delivery has no images."""
     images = [] if archive is None else [(path, archive.glimpse(path)) for path in paths]
     return {"gallery": dg.MetadataValue.md(inline(contact_sheet(images, max_bytes=40_000)))} if images else {}

@@ -1,5 +1,7 @@
 """Stages `final`, `ranked_outliers` and `summary`: the CSVs that are handed on."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -7,17 +9,20 @@ import pandas as pd
 from iv_pipeline.assets.clusters import changes_of
 from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
+from iv_pipeline.assets.image_quality import NO_IMAGES
 from iv_pipeline.assets.init import STATUS
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.errors import Notice
 from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
+from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
-from iv_pipeline.storage.formats import read_csv
+from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import NAMES, file_of
-from iv_pipeline.storage.names import given_names
+from iv_pipeline.storage.names import read_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 
@@ -38,8 +43,9 @@ def final(
     """The labelled delivery: cluster, confidence, outlier verdict, status and name of every image."""
     cluster = clusters.column("cluster").to_numpy()
     reasons = init.column(STATUS).to_numpy(zero_copy_only=False)
-    names = cluster_names(settings, context.partition_key, cluster_profiles)
-    doubtful = _warn_of_names(context, settings, clusters, names)
+    given = read_names(settings.data_root, context.partition_key)
+    names = cluster_names(given.names, cluster_profiles)
+    doubtful = _doubtful_names(context.partition_key, clusters, given.names, names)
     frame = pd.DataFrame(
         {
             IMAGE_PATH: clusters.column(IMAGE_PATH).to_pandas(),
@@ -58,48 +64,38 @@ def final(
             "outliers": int(frame["is_outlier"].sum()),
             "noise_share": float((frame["status"] == "noise").mean()),
             "unusable_rows": int((reasons != "").sum()),
-            "names_to_look_at": doubtful,
+            "names_to_look_at": len(doubtful),
             "first_rows": dg.MetadataValue.md(frame.head(8).to_markdown(index=False)),
         },
         lambda: [Check("every_image_once", complete, {"rows": len(frame)})],
+        [*given.notices, *doubtful],
     )
 
 
-def cluster_names(settings: Settings, descriptor: str, profiles: pd.DataFrame) -> dict[int, str]:
-    """Names that people gave, and proposed ones for the other clusters.
-
-    Raises
-    ------
-    InputError
-        If the file of names is wrong.
-    """
+def cluster_names(given: Mapping[int, str], profiles: pd.DataFrame) -> dict[int, str]:
+    """Names that people gave, and proposed ones for the other clusters."""
     proposed = dict(zip(profiles["cluster"].astype(int), profiles["proposed_name"], strict=True))
-    given = given_names(settings.data_root, descriptor)
     return proposed | {number: name for number, name in given.items() if number in proposed}
 
 
-def _warn_of_names(
-    context: dg.AssetExecutionContext, settings: Settings, clusters: VectorTable, names: dict[int, str]
-) -> int:
-    """Say which names that people gave lost their cluster or part of it; how many there are."""
-    became = changes_of(clusters, context.partition_key).set_index("cluster")
-    warned = 0
-    for number, name in given_names(settings.data_root, context.partition_key).items():
-        change = became["change"].get(number, "unknown" if number not in names else "kept")
-        if change in {"kept", "new"}:
-            continue
-        warned += 1
-        context.log.warning(
-            "cluster %d, which a person named %r, is %s since the previous fit: look at %s",
-            number,
-            name,
-            change,
-            NAMES.format(descriptor=context.partition_key),
+def _doubtful_names(
+    descriptor: str, clusters: VectorTable, given: Mapping[int, str], names: Mapping[int, str]
+) -> list[Notice]:
+    """Names that people gave to clusters that are gone or have lost a part since."""
+    became = changes_of(clusters, descriptor).set_index("cluster")["change"]
+    found = {n: became.get(n, "unknown" if n not in names else "kept") for n in given}
+    return [
+        Notice(
+            f"cluster {number}, which a person named {given[number]!r}, is {change} since the previous fit",
+            where=NAMES.format(descriptor=descriptor),
+            fix="look whether the name still fits",
         )
-    return warned
+        for number, change in found.items()
+        if change not in {"kept", "new"}
+    ]
 
 
-@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL})
+@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL}, code_version="2")
 def ranked_outliers(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -108,7 +104,8 @@ def ranked_outliers(
     image_quality: pd.DataFrame,
 ) -> Result:
     """All images over all descriptors, most suspicious first, with reasons in words."""
-    quality = image_quality if image_quality["score"].notna().any() else None
+    may_judge = read_enough(image_quality)
+    quality = image_quality if may_judge else None
     frame = combine_outliers(outliers, quality, image_index[IMAGE_PATH].to_list())
     judged = _judged(frame, settings, image_index)
     shown = frame.head(12).round(3)
@@ -121,6 +118,21 @@ def ranked_outliers(
             **gallery(open_delivery(settings).archive(), frame[IMAGE_PATH].head(SHOWN_IMAGES)),
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
+        notices=[] if may_judge or _has_none(image_quality) else [_too_few(image_quality)],
+    )
+
+
+def _has_none(image_quality: pd.DataFrame) -> bool:
+    return bool((image_quality["error"] == NO_IMAGES).all())
+
+
+def _too_few(image_quality: pd.DataFrame) -> Notice:
+    n_read = int(image_quality["error"].isna().sum())
+    return Notice(
+        f"pictures take no part in the ranking of outliers: {n_read:,} of {len(image_quality):,} could be read, "
+        f"fewer than {LEAST_READ:.0%}",
+        where=file_of("ranked_outliers"),
+        fix="do what the notices of image_quality say",
     )
 
 
@@ -140,7 +152,7 @@ def _judged(frame: pd.DataFrame, settings: Settings, image_index: pd.DataFrame) 
     kinds=("csv",),
     partitioned=False,
     ins={"clustering_trials": PARTIAL, "final": PARTIAL},
-    code_version="2",
+    code_version="3",
 )
 def summary(
     context: dg.AssetExecutionContext,
@@ -157,6 +169,7 @@ def summary(
         require_same_images(image_index, table[IMAGE_PATH], name)
     winners = {name: trials[trials["won"]].iloc[0] for name, trials in clustering_trials.items()}
     frame = rank_descriptors(winners, {name: settings.config.blocks(name) for name in winners})
+    frame = _with_counts_of(final, frame)
     shares = {name: table["is_outlier"].mean() for name, table in final.items()}
     frame["outlier_share"] = frame["descriptor"].map(shares)
     if "label" in image_index:
@@ -174,6 +187,16 @@ def summary(
             ),
         },
     )
+
+
+def _with_counts_of(final: Mapping[str, pd.DataFrame], frame: pd.DataFrame) -> pd.DataFrame:
+    """The summary with the clusters and the noise of all images: a trial saw those of its sample."""
+    frame = frame.set_index("descriptor", drop=False)
+    for name in final.keys() & set(frame.index):
+        cluster = final[name].loc[final[name]["status"].isin(["ok", "noise"]), "cluster"]
+        frame.loc[name, "n_clusters"] = cluster[cluster >= 0].nunique()
+        frame.loc[name, "noise_share"] = (cluster < 0).mean() if len(cluster) else np.nan
+    return frame.reset_index(drop=True)
 
 
 def _previous_ranks(settings: Settings, frame: pd.DataFrame) -> pd.Series:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
+from iv_pipeline.assets.identities import PATTERN, decide_on_identity
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import InputError, Notice
@@ -19,14 +20,17 @@ VEHICLE = "vehicle_id"
     kinds=("pandas", "parquet"),
     partitioned=False,
     checks={"paths_are_unique": "Is every image named once?"},
+    code_version="2",
 )
 def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
     """Every image of the delivery in its order: id, path, vehicle identity and labels where there are any."""
-    delivery = open_delivery(settings)
+    delivery, identity = decide_on_identity(settings, open_delivery(settings))
     frame = delivery.image_index()
+    frame.attrs[PATTERN] = identity.pattern
     unlabelled = [c for c in frame.columns if c.startswith("label") and frame[c].isna().all()]
     notices = [
         *delivery.notices(),
+        *identity.notices,
         *(Notice(f"no image of the delivery has a value in the label column {c!r}") for c in unlabelled),
     ]
     return Result(
@@ -34,6 +38,7 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
         lambda: {
             "images": len(frame),
             "labelled": _known(frame, "label"),
+            "identity": identity.pattern or "none",
             "vehicles": int(frame[VEHICLE].nunique()) if VEHICLE in frame else 0,
             "first_rows": dg.MetadataValue.md(frame.head(5).to_markdown(index=False)),
         },
@@ -55,7 +60,9 @@ def require_same_images(image_index: pd.DataFrame, paths: "pd.Series[str]", what
         If `what` has other `paths` than the index.
     """
     if image_index[IMAGE_PATH].to_list() != paths.to_list():
-        raise InputError(f"{what} was made of other images than image_index: run full_pipeline for it again")
+        raise InputError(
+            "was made of other images than image_index", where=what, fix="run full_pipeline for it again"
+        )
 
 
 def identities_of(image_index: pd.DataFrame) -> np.ndarray:

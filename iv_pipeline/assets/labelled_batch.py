@@ -54,8 +54,9 @@ def labelled_batch(
         )
     if not labels:
         raise InputError(
-            f"batch {name} has {', '.join(descriptors)}, and no accepted model labels by any of them: run the "
-            "pipeline for one of them first"
+            f"has {', '.join(descriptors)}, and no accepted model labels by any of them",
+            where=f"batch {name}",
+            fix="run the pipeline for one of them first",
         )
     forget_earlier(context, settings, batch)
     n_known = int(batch.index[DUPLICATE_OF].notna().sum())
@@ -88,8 +89,9 @@ def _labelled(
     n_features = labeller.representation.n_features
     if vectors.shape[1] != n_features:
         raise DeliveryError(
-            f"batch {batch} has {vectors.shape[1]:,} features of {by} and the fit had {n_features:,}: "
-            "deliver the descriptor of the same network"
+            f"has {vectors.shape[1]:,} features of {by}, and the fit had {n_features:,}",
+            where=f"batch {batch}",
+            fix="deliver the descriptor of the same network",
         )
     labels = labeller.label(vectors)
     return pd.concat([index[[IMAGE_PATH]], labels, index[[DUPLICATE_OF]]], axis=1)

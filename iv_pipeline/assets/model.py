@@ -26,6 +26,7 @@ from iv_pipeline.learn.representation import pack_fit
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.models import StoredModel, read_model
+from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 CHECKED_ROWS = 2_000
@@ -73,7 +74,7 @@ def model(
         **under(VALIDITY, validity_of(init).to_arrays()),
         **_rows(representation, clusters, rules),
     }
-    names = cluster_names(settings, partition, cluster_profiles)
+    names = cluster_names(given_names(settings.data_root, partition), cluster_profiles)
     facts = {
         "version": version("iv_pipeline"),
         "descriptor": partition,

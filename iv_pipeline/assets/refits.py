@@ -23,7 +23,8 @@ from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.processes import only_fit
 from iv_pipeline.storage.batches import StoredBatch, labelled_facts
-from iv_pipeline.storage.formats import read_csv, read_parquet, write_csv
+from iv_pipeline.storage.formats import read_parquet
+from iv_pipeline.storage.hand_off import read_csv, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import read_model, version_of
 from iv_pipeline.storage.names import given_names
@@ -50,7 +51,7 @@ def refits(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Setting
     """
     with only_fit(context.instance, but=context.run.run_id, waiting=False) as busy:
         if busy:
-            raise InputError(f"{busy} is under way: start the refit when it has ended")
+            raise InputError(f"{busy} is under way", fix="start the refit when it has ended")
         return _refit(context, settings)
 
 
@@ -141,8 +142,9 @@ def waiting_batches(settings: Settings, models: ModelSet) -> tuple[tuple[str, st
     """
     if left := {name for name, _ in models.batches} & set(settings.config.refit.exclude):
         raise InputError(
-            f"{', '.join(sorted(left))} has joined the fit and is excluded by now: run the pipeline once without "
-            "it ('make run') before the next refit"
+            "has joined the fit and is excluded by now",
+            where=f"batch {', '.join(sorted(left))}",
+            fix="run the pipeline once without it ('make run') before the next refit",
         )
     wanted = set(settings.config.descriptors)
     stay = {*(name for name, _ in models.batches), *settings.config.refit.exclude}
@@ -174,7 +176,8 @@ def _compare(candidate: Candidate, name: str) -> dict[str, Any]:
     new = read_table(root / file_of("clusters", name)).column("cluster").to_numpy().astype(np.int32)
     if len(old) != len(new):
         raise InputError(
-            f"the delivery has changed since the fit of {name} in force: run the pipeline on it before a refit"
+            f"the delivery has changed since the fit of {name} in force",
+            fix="run the pipeline on it before a refit",
         )
     score = _score_of(candidate, name, old != NOISE)
     compared = compare_fits(old, new, len(before), given_names(settings.data_root, name), score)

@@ -6,14 +6,14 @@ import pandas as pd
 
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.drift import drift_history
-from iv_pipeline.assets.stage import PARTIAL, Result, stage
+from iv_pipeline.assets.stage import PARTIAL, Result, notices_of, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.drift import Limits
 from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.report.later import Later
 from iv_pipeline.report.page import ReportData, render_report
 from iv_pipeline.storage.batches import labelled_facts
-from iv_pipeline.storage.formats import read_csv
+from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.versions import ModelSet, accepted
@@ -28,12 +28,13 @@ from iv_pipeline.storage.versions import ModelSet, accepted
         ("pca", "clustering_trials", "cluster_profiles", "final", "changes", "projection", "evaluation"),
         PARTIAL,
     ),
-    code_version="4",
+    code_version="5",
 )
 def report(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     image_index: pd.DataFrame,
+    image_quality: pd.DataFrame,
     summary: pd.DataFrame,
     comparison: pd.DataFrame,
     pca: dict[str, dict[str, np.ndarray]],
@@ -65,6 +66,7 @@ def report(
         crossings=crossings,
         later=None if models is None else _later(settings, models),
         archive=open_delivery(settings).archive(),
+        notices=[*notices_of(image_index), *notices_of(image_quality)],
     )
     page = render_report(data)
     return Result(page, lambda: {"descriptors": len(final), "page_bytes": len(page.encode())})

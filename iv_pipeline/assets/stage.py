@@ -13,10 +13,10 @@ from typing import Any, Literal
 import dagster as dg
 import pandas as pd
 
-from iv_pipeline.errors import InputError, Notice
+from iv_pipeline.errors import Notice
 from iv_pipeline.metering import Meter, release_memory
 from iv_pipeline.processes import mark_process
-from iv_pipeline.storage.io_managers import Written, describe
+from iv_pipeline.storage.io_managers import Written, describe, failing_in_one_sentence
 from iv_pipeline.storage.layout import FILES
 
 Group = Literal["delivery", "representation", "clustering", "outliers", "results", "batches"]
@@ -66,9 +66,24 @@ class Result:
     notices: Sequence[Notice] = ()
 
 
+def with_notices(result: Result) -> Any:
+    """The value of a stage as it is stored: a table keeps the notices."""
+    if result.notices and isinstance(result.value, pd.DataFrame):
+        result.value.attrs[NOTICES] = [str(notice) for notice in result.notices]
+    return result.value
+
+
 def notices_of(table: pd.DataFrame) -> list[str]:
     """Sentences of the notices that were stored with a stage's table."""
     return list(table.attrs.get(NOTICES, ()))
+
+
+def noticed(event: dg.DagsterEvent) -> list[str]:
+    """Sentences of the notices that came with a materialization; none for other events."""
+    if not event.is_step_materialization:
+        return []
+    shown = event.step_materialization_data.materialization.metadata.get(NOTICES)
+    return [line.removeprefix("- ") for line in str(shown.value).splitlines()] if shown is not None else []
 
 
 @dataclass(frozen=True)
@@ -181,16 +196,12 @@ def _compute(
         release_memory()  # of the stage before
         mark_process(context.instance, context.run)
         with Meter() as meter:
-            try:
+            with failing_in_one_sentence():
                 result = function(context, **inputs)
-            except InputError as error:
-                raise dg.Failure(str(error), allow_retries=False) from error
             notices = [str(notice) for notice in result.notices]
             for notice in notices:
                 context.log.warning(notice)
-            if notices and isinstance(result.value, pd.DataFrame):
-                result.value.attrs[NOTICES] = notices
-            yield dg.Output(Written(result.value, _shown(result.metadata, notices), meter))
+            yield dg.Output(Written(with_notices(result), _shown(result.metadata, notices), meter))
             context.log.info(_progress(context, name, result.value, meter))
             for check in result.checks():
                 severity = (

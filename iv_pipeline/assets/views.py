@@ -8,6 +8,7 @@ from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import ArrayBatches
+from iv_pipeline.learn.image_quality import LEAST_READ
 from iv_pipeline.learn.pca import PCA, Projection, fit_pca
 from iv_pipeline.learn.pictures import picture_views
 from iv_pipeline.learn.scaling import fit_scaler
@@ -21,8 +22,6 @@ BLOCK = "block"
 
 PICTURES = "pictures"
 """What stands for a descriptor in the names of their columns."""
-LEAST_READ = 0.5
-"""Of the sample, the share of pictures without which they judge nothing."""
 
 
 @stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="4")

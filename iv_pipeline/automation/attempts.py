@@ -38,11 +38,9 @@ def next_attempt(
     if last.status == dg.DagsterRunStatus.SUCCESS:
         return len(records) + 1 if after_success else f"run {last.run_id[:8]} has done it"
     if last.status == dg.DagsterRunStatus.CANCELED or _failed_by_itself(instance, last.run_id):
-        return (
-            f"run {last.run_id[:8]} ended without a result: mend what it names, or start it again in the UI"
-        )
+        return f"run {last.run_id[:8]} ended without a result; correct what it names, or start it again in the UI"
     if len(records) >= MAX_ATTEMPTS:
-        return f"its run died {len(records)} times: look at run {last.run_id[:8]}"
+        return f"its run died {len(records)} times; look at run {last.run_id[:8]}"
     return len(records) + 1
 
 

@@ -8,7 +8,7 @@ from iv_pipeline.assets.arrival import CONTENT_TAG
 from iv_pipeline.assets.stage import BATCHES
 from iv_pipeline.automation.attempts import next_attempt, run_key
 from iv_pipeline.config import OWN_FILE, InboxConfig, Settings
-from iv_pipeline.errors import InputError
+from iv_pipeline.errors import InputError, reason_of
 from iv_pipeline.processes import only_fit
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.formats import read_parquet
@@ -34,8 +34,7 @@ def build_inbox_sensor(config: InboxConfig) -> dg.SensorDefinition:
             _finish(context, settings)
             return notice_batches(context.instance, settings)
         except OSError as error:  # a disk that is full, away or closed to us is told, and tried again
-            where = error.filename or settings.data_root
-            return dg.SensorResult(skip_reason=f"{where}: {error.strerror or error}: mend that")
+            return _skip(reason_of(error, settings.data_root))
 
     return inbox
 
@@ -64,19 +63,15 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
     neither a lost cursor nor a new instance has a batch labelled twice.
     """
     if not settings.inbox.is_dir():
-        return dg.SensorResult(
-            skip_reason=f"there is no inbox at {settings.inbox}: make the folder to use it"
-        )
+        return _skip(f"there is no inbox at {settings.inbox}; make the folder to use it")
     try:
         models = accepted(settings.data_root)
         batches = _look(settings)
+        labelled = _done(settings, {batch.name for batch in batches})
     except InputError as error:
-        return dg.SensorResult(skip_reason=str(error))
+        return _skip(str(error))
     if models is None and batches:
-        return dg.SensorResult(
-            skip_reason=f"{len(batches)} batches wait for models: run the pipeline, summarise included, first"
-        )
-    labelled = _done(settings, {batch.name for batch in batches})
+        return _skip(f"{len(batches)} batches wait for models; run the pipeline, summarise included, first")
     requests, waiting = [], []
     for batch in batches:
         if batch.state != "complete":
@@ -89,11 +84,16 @@ def notice_batches(instance: dg.DagsterInstance, settings: Settings) -> dg.Senso
             else:
                 waiting.append(f"{batch.name}: {attempt}")
     if not requests:
-        return dg.SensorResult(skip_reason="; ".join(waiting) or "nothing new in the inbox")
+        return _skip("; ".join(waiting) or "nothing new in the inbox")
     names = [str(request.partition_key) for request in requests]
     return dg.SensorResult(
         run_requests=requests, dynamic_partitions_requests=[BATCHES.build_add_request(names)]
     )
+
+
+def _skip(reason: str) -> dg.SensorResult:
+    """No run, and why; names of files that are in no encoding are spelled out, for they could not be stored."""
+    return dg.SensorResult(skip_reason=reason.encode(errors="backslashreplace").decode())
 
 
 def _done(settings: Settings, names: Collection[str]) -> dict[str, str]:

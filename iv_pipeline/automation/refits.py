@@ -19,7 +19,11 @@ def build_refit_schedule(config: RefitConfig) -> dg.ScheduleDefinition:
         If the times are no cron expression.
     """
     if not is_valid_cron_schedule(config.schedule):
-        raise ConfigError(f"refit.schedule: {config.schedule!r} is no cron expression, such as '0 3 * * 0'")
+        raise ConfigError(
+            f"{config.schedule!r} is no cron expression",
+            where="refit.schedule",
+            fix="write one, such as '0 3 * * 0'",
+        )
 
     @dg.schedule(
         job_name="refit",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from iv_pipeline.learn.image_quality import decode
+from iv_pipeline.learn.decoding import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -111,8 +111,8 @@ def vehicle_color(data: bytes) -> VehicleColor:
 
     Raises
     ------
-    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
-        `iv_pipeline.learn.image_quality.DECODE_ERRORS`: `data` is no whole image.
+    PictureError
+        If `data` is no whole image.
     """
     pixels, _ = decode(data, _GRID)
     colors = lab(pixels)
@@ -163,8 +163,8 @@ def describe_images(images: Iterable[bytes]) -> ColorDescription:
 
     Raises
     ------
-    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
-        `iv_pipeline.learn.image_quality.DECODE_ERRORS`: an image is none.
+    PictureError
+        If an image is none.
     """
     seen = [vehicle_color(data) for data in images]
     if not seen:

@@ -6,49 +6,31 @@ many images at a time. Blur that is finer than this grid is therefore not seen; 
 
 from __future__ import annotations
 
-import io
+import hashlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy import ndimage
 from scipy.fft import dctn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from iv_pipeline.engine import map_each
-from iv_pipeline.errors import InputError
+from iv_pipeline.learn.decoding import GRID, decode, decode_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-
-GRID = 96
-"""Side of the square on which images are measured, in pixels: about the smallest of real deliveries."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-"""Formats that are opened: the fewer decoders, the fewer surprises."""
-
-MAX_PIXELS = 80_000_000
-"""Larger images are refused: a few bytes can claim any size, and decoding them would take the memory."""
-
-DECODE_ERRORS = (
-    OSError,  # unknown format, truncated, broken data
-    SyntaxError,  # broken PNG chunks
-    ValueError,  # impossible header fields, and sizes beyond MAX_PIXELS
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,  # raised only where warnings are errors
-)
-"""What decoding raises on bytes that are no whole image of one of `FORMATS`."""
 
 _CHUNK = 64
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)  # ITU-R BT.601
 
-MEASUREMENT = 1
+LEAST_READ = 0.5
+"""Share of the images whose picture must have been read for pictures to judge anything."""
+
+MEASUREMENT = 2
 """Raised when the same picture is measured differently."""
 
 
@@ -59,7 +41,7 @@ class ImageQuality:
     Attributes
     ----------
     width, height
-        Size of the original, pixels.
+        Size of the original, upright, pixels.
     brightness, contrast
         Mean and standard deviation of the luma, 0 to 1.
     overexposed_share, underexposed_share
@@ -99,131 +81,81 @@ class ImageQuality:
     phash: int
 
 
-def open_image(data: bytes) -> Image.Image:
-    """Open an encoded image without decoding it yet.
-
-    Raises
-    ------
-    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
-        `DECODE_ERRORS`: `data` is no image of one of `FORMATS`, or claims more than `MAX_PIXELS`.
-    """
-    image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
-    return image
-
-
-def decode(data: bytes, side: int = GRID) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Decode an image onto a square grid, at the smallest JPEG scale that still fills it.
-
-    Parameters
-    ----------
-    data
-        The encoded image.
-    side
-        Side of the grid, pixels; the aspect ratio is not kept.
-
-    Returns
-    -------
-    pixels
-        RGB, shape ``(side, side, 3)``.
-    size
-        Width and height of the original.
-
-    Raises
-    ------
-    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
-        `DECODE_ERRORS`: `data` is no whole image.
-    """
-    image = open_image(data)
-    size = image.size
-    image.draft("RGB", (side, side))
-    small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(small), size
-
-
-def decode_all(
-    paths: Sequence[str], read: Callable[[str], bytes], side: int = GRID
-) -> tuple[NDArray[np.uint8], NDArray[np.int32], list[str | None]]:
-    """Decode images onto square grids; one that cannot be read or decoded is reported, never raised.
-
-    Parameters
-    ----------
-    paths
-        Paths of the images.
-    read
-        Takes a path, returns the encoded image. `KeyError`, `OSError` and `InputError` mean that this image cannot
-        be had.
-    side
-        Side of the grids, pixels.
-
-    Returns
-    -------
-    pixels
-        RGB, shape ``(n, side, side, 3)``; black where there is an error.
-    sizes
-        Width and height of the originals, shape ``(n, 2)``; 0 where there is an error.
-    errors
-        Why an image could not be had, None where it could.
-    """
-    pixels = np.zeros((len(paths), side, side, 3), np.uint8)
-    sizes = np.zeros((len(paths), 2), np.int32)
-    errors: list[str | None] = [None] * len(paths)
-    for i, path in enumerate(paths):
-        try:
-            pixels[i], sizes[i] = decode(read(path), side)
-        except (KeyError, InputError, *DECODE_ERRORS) as error:
-            errors[i] = f"{type(error).__name__}: {error}"
-    return pixels, sizes, errors
-
-
 def measure(data: bytes) -> ImageQuality:
     """Measure one encoded image; see `measure_images` for many.
 
     Raises
     ------
-    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
-        `DECODE_ERRORS`: `data` is no whole image.
+    PictureError
+        If `data` is no whole image.
     """
     pixels, (width, height) = decode(data)
     values = {name: column[0].item() for name, column in _measure_pixels(pixels[np.newaxis]).items()}
     return ImageQuality(width=width, height=height, **values)
 
 
-def measure_images(paths: Sequence[str], read: Callable[[str], bytes]) -> pd.DataFrame:
+def measure_images(
+    paths: Sequence[str], read: Callable[[str], bytes], before: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Measure every image; one that cannot be read or decoded is reported in its row, never raised.
 
     Parameters
     ----------
     paths
-        Paths of the images.
+        Paths of the images, each once.
     read
-        As for `decode_all`; called on several threads.
+        As for `iv_pipeline.learn.decoding.decode_all`; called on several threads.
+    before
+        What this function returned earlier. An image that could be read then, and whose bytes are the same now, is
+        not decoded again; every image is read.
 
     Returns
     -------
     pandas.DataFrame
         A row per path, in order: `image_path`, the fields of `ImageQuality` (NaN, or 0 for the integers, if
-        unreadable) and `error` (missing, or the reason).
+        unreadable), `error` (missing, or the reason) and `digest` of the bytes (missing where they could not be
+        had).
     """
+    known = None if before is None else before[before["error"].isna()].set_index("image_path")
+    expected = {} if known is None else known["digest"].to_dict()
     parts = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    chunks = list(map_each(partial(_measure_chunk, read), parts))
-    return pd.concat(chunks, ignore_index=True) if chunks else _measure_chunk(read, [])
+    tasks = [[(path, expected.get(path)) for path in part] for part in parts]
+    chunks = list(map_each(partial(_measure_chunk, read), tasks or [[]]))
+    measured = pd.concat(chunks, ignore_index=True)
+    if known is None or len(measured) == len(paths):
+        return measured
+    unchanged = known.loc[
+        pd.Index(paths).difference(pd.Index(measured["image_path"]), sort=False)
+    ].reset_index()
+    same = unchanged[measured.columns].astype(measured.dtypes)
+    both = same if measured.empty else pd.concat([measured, same])
+    return both.set_index("image_path").loc[list(paths)].reset_index().astype(measured.dtypes)
 
 
-def _measure_chunk(read: Callable[[str], bytes], paths: Sequence[str]) -> pd.DataFrame:
-    pixels, sizes, errors = decode_all(paths, read)
-    columns = _measure_pixels(pixels)
-    unreadable = np.array([error is not None for error in errors], dtype=bool)
+def _measure_chunk(read: Callable[[str], bytes], task: Sequence[tuple[str, str | None]]) -> pd.DataFrame:
+    """Measurements of the images of a task whose digest is not the one beside their path."""
+    expected, digests = dict(task), dict.fromkeys((path for path, _ in task), "")
+
+    def is_unchanged(path: str, data: bytes) -> bool:
+        digests[path] = hashlib.blake2b(data, digest_size=16).hexdigest()
+        return digests[path] == expected[path]
+
+    pixels, sizes, errors = decode_all(list(expected), read, skip=is_unchanged)
+    changed = [i for i, path in enumerate(expected) if digests[path] != expected[path]]
+    columns = _measure_pixels(pixels[changed])
+    reasons = [errors[i] for i in changed]
+    unreadable = np.array([reason is not None for reason in reasons], dtype=bool)
     for values in columns.values():
         values[unreadable] = np.nan if values.dtype == np.float32 else 0
+    paths = [task[i][0] for i in changed]
     return pd.DataFrame(
         {
-            "image_path": pd.array(list(paths), dtype="string"),
-            "width": sizes[:, 0],
-            "height": sizes[:, 1],
+            "image_path": pd.array(paths, dtype="string"),
+            "width": sizes[changed, 0],
+            "height": sizes[changed, 1],
             **columns,
-            "error": pd.array(errors, dtype="string"),
+            "error": pd.array(reasons, dtype="string"),
+            "digest": pd.array([digests[path] or None for path in paths], dtype="string"),
         }
     )
 
@@ -369,6 +301,11 @@ _OTHERS = (
 )
 
 
+def read_enough(frame: pd.DataFrame) -> bool:
+    """Whether pictures may judge images: at least the share `LEAST_READ` of them has been measured."""
+    return bool(frame["error"].isna().mean() >= LEAST_READ)
+
+
 def quality_outliers(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """Rank images by how wrong they look, by themselves and against their own delivery.
 
@@ -436,59 +373,3 @@ def _explain(severity: NDArray[np.float64], row: pd.Series[Any]) -> str:
         if severity[i] >= 0.5:
             told.setdefault(symptoms[i].reason, symptoms[i].words.format(row[symptoms[i].measure]))
     return "; ".join(f"{reason}: {words}" for reason, words in told.items())
-
-
-def near_duplicates(phash: NDArray[np.uint64], distance: int = 2) -> NDArray[np.int32]:
-    """Group images whose hashes differ in few bits, in time that grows with n log n.
-
-    Two hashes that differ in `distance` bits agree in all but that many of ``distance + 2`` bands, so in at
-    least two; they are compared where two bands agree, with the 32 next hashes of that bucket.
-
-    Parameters
-    ----------
-    phash
-        Hashes, shape ``(n,)``; 0 stands for an image without structure, which joins no group.
-    distance
-        Greatest number of differing bits of two neighbours in a group; groups are chains of neighbours.
-
-    Returns
-    -------
-    numpy.ndarray
-        Number of the group of each image, in order of first appearance, -1 if it has no near-duplicate;
-        shape ``(n,)``. Equal hashes are always in one group; other pairs may be missed only where more than
-        32 different hashes share a bucket.
-    """
-    out = np.full(len(phash), -1, np.int32)
-    structured = np.flatnonzero(phash)
-    unique, inverse = np.unique(phash[structured], return_inverse=True)
-    pairs = np.concatenate([np.empty((0, 2), np.intp), *_close_pairs(unique, distance)])
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(unique),) * 2)
-    component = connected_components(graph, directed=False)[1][inverse] if len(unique) else inverse
-    _, first, number, size = np.unique(component, return_index=True, return_inverse=True, return_counts=True)
-    order = first[size > 1].argsort().argsort()
-    name = np.full(len(size), -1)
-    name[size > 1] = order
-    out[structured] = name[number]
-    return out
-
-
-def _close_pairs(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.intp]]:
-    """Pairs of rows of `hashes` (sorted, unique) within `distance` bits; some come more than once."""
-    for mask in _band_masks(distance + 2):
-        key = hashes & mask
-        order = np.lexsort((hashes, key))
-        key, ordered = key[order], hashes[order]
-        for step in range(1, 33):
-            same = np.flatnonzero(key[step:] == key[:-step])
-            if not len(same):
-                break
-            close = np.bitwise_count(ordered[same] ^ ordered[same + step]) <= distance
-            yield np.column_stack((order[same[close]], order[same[close] + step]))
-
-
-def _band_masks(n_bands: int) -> Iterator[np.uint64]:
-    """Every pair of `n_bands` interleaved bands of the 64 bits."""
-    bands = [sum(1 << bit for bit in range(band, 64, n_bands)) for band in range(n_bands)]
-    for i, first in enumerate(bands):
-        for second in bands[:i]:
-            yield np.uint64(first | second)

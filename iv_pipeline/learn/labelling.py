@@ -29,6 +29,7 @@ from iv_pipeline.learn.representation import (
     embed_parts,
     fit_block_maps,
 )
+from iv_pipeline.learn.rows import Vectors, as_matrix
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics, finite_rows
 from iv_pipeline.learn.validity import NOT_FINITE, REASONS
@@ -190,16 +191,14 @@ class Labeller:
             self, names={**self.names, **{n: name for n, name in names.items() if n in self.names}}
         )
 
-    def predict(
-        self, X: NDArray[np.floating[Any]] | BatchedMatrix
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    def predict(self, X: Vectors) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Cluster and confidence of each image.
 
         Parameters
         ----------
         X
-            Raw descriptors, shape ``(n_rows, n_features)``; an array, which may be a memory map, or anything
-            that is read batch by batch.
+            Raw descriptors, shape ``(n_rows, n_features)``; an array, which may be a memory map, one vector, a
+            list of vectors, a frame, or anything that is read batch by batch.
 
         Returns
         -------
@@ -211,13 +210,13 @@ class Labeller:
 
         Raises
         ------
-        ValueError
-            If the descriptors are not as wide as those of the fit.
+        InputError
+            If these are no vectors as wide as those of the fit.
         """
         labels = self.label(X)
         return labels["cluster"].to_numpy(), labels["confidence"].to_numpy()
 
-    def label(self, X: NDArray[np.floating[Any]] | BatchedMatrix) -> pd.DataFrame:
+    def label(self, X: Vectors) -> pd.DataFrame:
         """All that is known of each image: the columns of a Final CSV.
 
         Parameters
@@ -234,13 +233,10 @@ class Labeller:
 
         Raises
         ------
-        ValueError
-            If the descriptors are not as wide as those of the fit.
+        InputError
+            If these are no vectors as wide as those of the fit.
         """
-        matrix = ArrayBatches(X) if isinstance(X, np.ndarray) else X
-        n_features = self.representation.n_features
-        if matrix.shape[1] != n_features:
-            raise ValueError(f"descriptors of {matrix.shape[1]} features: the fit had {n_features}")
+        matrix = as_matrix(X, self.representation.n_features)
         reasons = self._unusable(matrix)
         components = self.representation.components(matrix)
         reasons[(reasons == "") & ~finite_rows(components)] = REASONS[NOT_FINITE]
@@ -288,9 +284,11 @@ class Labeller:
         labels, confidence = zip(*parts, strict=True)
         return np.concatenate(labels), np.concatenate(confidence)
 
-    def vectors(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    def vectors(self, X: Vectors) -> NDArray[np.float32]:
         """Raw descriptors, finite, where the clusters are, shape ``(n_rows, n_components)``."""
-        return self.representation.place(self.representation.reduce(ArrayBatches(X)))
+        return self.representation.place(
+            self.representation.reduce(as_matrix(X, self.representation.n_features))
+        )
 
 
 @dataclass(frozen=True)

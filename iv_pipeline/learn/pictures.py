@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iv_pipeline.engine import map_ordered
-from iv_pipeline.learn.image_quality import decode_all
+from iv_pipeline.learn.decoding import decode_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[st
     paths
         Paths of the images.
     read
-        As for `iv_pipeline.learn.image_quality.decode_all`; called on several threads.
+        As for `iv_pipeline.learn.decoding.decode_all`; called on several threads.
 
     Returns
     -------

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-from iv_pipeline.learn.image_quality import DECODE_ERRORS, open_image
+from iv_pipeline.errors import PictureError
+from iv_pipeline.learn.decoding import fitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +26,8 @@ def thumbnail(data: bytes, size: tuple[int, int] = (96, 72), quality: int = 80) 
 
     Raises
     ------
-    OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError
-        `iv_pipeline.learn.image_quality.DECODE_ERRORS`: `data` is no whole image.
+    PictureError
+        If `data` is no whole image.
     """
     return _jpeg(_tile(data, size), quality)
 
@@ -89,19 +90,21 @@ def tile_or_note(data: bytes | None, size: tuple[int, int]) -> Image.Image:
         return _note("missing", size)
     try:
         return _tile(data, size)
-    except DECODE_ERRORS:  # the quality report has the reason; a sheet shows that there is one
+    except PictureError:  # the quality report has the reason; a sheet shows that there is one
         return _note("unreadable", size)
 
 
 def _tile(data: bytes, size: tuple[int, int]) -> Image.Image:
-    image = open_image(data)
-    scale = min(size[0] / image.width, size[1] / image.height)
-    fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image.draft("RGB", fitted)
-    small = image.convert("RGB").resize(fitted, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small, _ = fitted(data, lambda original: _inside(original, size), Image.Resampling.LANCZOS, GROUND)
     tile = Image.new("RGB", size, GROUND)
-    tile.paste(small, ((size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2))
+    tile.paste(small, ((size[0] - small.width) // 2, (size[1] - small.height) // 2))
     return tile
+
+
+def _inside(original: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size of the aspect ratio of `original` that fits in `size`."""
+    scale = min(size[0] / original[0], size[1] / original[1])
+    return max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
 
 
 def _note(text: str, size: tuple[int, int]) -> Image.Image:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 STEPS = 4095
 """A map is this many steps wide: finer than a screen, also if it is enlarged eight times."""
@@ -97,9 +97,7 @@ def _clusters(
     ]
 
 
-def images_of(
-    images: pd.DataFrame, suspicious: pd.Series[str], archive: ImageArchive | None
-) -> dict[str, Any]:
+def images_of(images: pd.DataFrame, suspicious: pd.Series[str], archive: ImageStore | None) -> dict[str, Any]:
     """What the maps of all descriptors share: paths, true labels, and thumbnails of some images.
 
     Parameters
@@ -141,7 +139,7 @@ def _label(column: pd.Series[Any]) -> dict[str, Any]:
 
 
 def _pictures(
-    paths: pd.Series[str], suspicious: pd.Series[str], archive: ImageArchive | None
+    paths: pd.Series[str], suspicious: pd.Series[str], archive: ImageStore | None
 ) -> tuple[list[int], list[str]]:
     if archive is None:
         return [], []

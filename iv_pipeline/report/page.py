@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iv_pipeline.report.delivery import describe_delivery
 from iv_pipeline.report.later import Later, describe_later
 from iv_pipeline.report.maps import images_of, pack_text, points_of
 from iv_pipeline.report.sections import (
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iv_pipeline.report.sections import DescriptorSection
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 SHEETS_BYTES = 2_200_000
 """What the contact sheets of all clusters keep to together, so that the page can be sent by mail."""
@@ -71,6 +72,8 @@ class ReportData:
         What has come since the first fit; None if nothing is known of it.
     archive
         The delivery's images; None where there are only descriptors.
+    notices
+        Sentences about the delivery.
     """
 
     summary: pd.DataFrame
@@ -88,7 +91,8 @@ class ReportData:
     names: dict[str, dict[int, str]] = field(default_factory=dict)
     crossings: pd.DataFrame | None = None
     later: Later | None = None
-    archive: ImageArchive | None = None
+    archive: ImageStore | None = None
+    notices: list[str] = field(default_factory=list)
 
     @property
     def descriptors(self) -> list[str]:
@@ -120,6 +124,7 @@ def render_report(data: ReportData) -> str:
         images=images,
         labels=[label["title"] for label in images["labels"]],
         verdict=judge(data.summary),
+        about=describe_delivery(data.notices, data.final),
         changes=changes_of(data.changes, data.summary),
         later=describe_later(data.later),
         n_images=len(data.outliers),

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from iv_pipeline.engine import map_ordered
-from iv_pipeline.learn.image_quality import DECODE_ERRORS
+from iv_pipeline.errors import PictureError
 from iv_pipeline.report.contact_sheet import lay_out, thumbnail, tile_or_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 THUMBNAIL = (192, 144)
 """Width and height of a thumbnail in the page, pixels."""
@@ -56,14 +56,14 @@ def fit_bytes(picture: bytes, max_bytes: int) -> bytes:
     return next((encoded for encoded in better if len(encoded) <= max_bytes), least)
 
 
-def thumbnails(archive: ImageArchive | None, paths: Sequence[str]) -> list[tuple[bytes | None, str]]:
+def thumbnails(archive: ImageStore | None, paths: Sequence[str]) -> list[tuple[bytes | None, str]]:
     """A thumbnail of each image, or None and in words why there is none."""
     if archive is None:
         return [(None, "no archive")] * len(paths)
     return [thumbnail_of(archive.glimpse(path)) for path in paths]
 
 
-def sprite_sheets(archive: ImageArchive, paths: Sequence[str]) -> list[str]:
+def sprite_sheets(archive: ImageStore, paths: Sequence[str]) -> list[str]:
     """Thumbnails of images, row by row on sheets of a hundred, as data URIs; one that is no image says so."""
     size = SPRITE_COLUMNS * SPRITE_ROWS
 
@@ -81,7 +81,7 @@ def thumbnail_of(data: bytes | None, size: tuple[int, int] = THUMBNAIL) -> tuple
         return None, "not in the archive"
     try:
         return thumbnail(data, size, quality=75), ""
-    except DECODE_ERRORS:  # the image's reasons say what is wrong with it
+    except PictureError:  # the image's reasons say what is wrong with it
         return None, "unreadable"
 
 

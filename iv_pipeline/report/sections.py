@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iv_pipeline.storage.archive import ImageArchive
+    from iv_pipeline.storage.image_store import ImageStore
 
 MAX_CARDS = 100
 """Clusters of a descriptor that the page shows, the largest ones."""
@@ -438,7 +438,7 @@ def _named(clusters: Sequence[int], profiles: pd.DataFrame | None, given: Mappin
     return [f"{cluster} {names.get(cluster, '')}".strip() for cluster in clusters]
 
 
-def outlier_cards(outliers: pd.DataFrame, archive: ImageArchive | None) -> list[OutlierCard]:
+def outlier_cards(outliers: pd.DataFrame, archive: ImageStore | None) -> list[OutlierCard]:
     """The most suspicious images, with thumbnails where the archive has them."""
     shown = outliers.head(MAX_OUTLIERS)
     pictures = thumbnails(archive, shown["image_path"].map(str).to_list())
@@ -478,7 +478,7 @@ def _reasons(value: object) -> list[str]:
 
 
 def describe_quality(
-    final: Mapping[str, pd.DataFrame], paths: pd.Series[str], archive: ImageArchive | None
+    final: Mapping[str, pd.DataFrame], paths: pd.Series[str], archive: ImageStore | None
 ) -> Quality:
     """Rows by status, the unusable ones by name, and the images that the archive lacks."""
     counts = {name: frame["status"].map(text).value_counts() for name, frame in final.items()}

@@ -3,186 +3,255 @@
 from __future__ import annotations
 
 import lzma
-import re
+import shutil
 import struct
 import threading
 import zipfile
 import zlib
+from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from iv_pipeline.errors import DeliveryError
+from iv_pipeline.errors import (
+    DAMAGED_ENTRY,
+    ENCRYPTED,
+    OTHER_METHOD,
+    TOO_LARGE,
+    DeliveryError,
+    Notice,
+    PictureError,
+)
+from iv_pipeline.storage.image_store import ImageStore, is_local
+from iv_pipeline.storage.junk import is_junk
+from iv_pipeline.storage.matching import Entries, fold, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from upath import UPath
 
+    from iv_pipeline.storage.matching import Matching
+
+__all__ = ["ImageArchive", "normalised"]
+
+MAX_BYTES = 1 << 28
+"""Larger entries are refused: no picture is so large, and a few bytes can unpack to any number."""
 _SAMPLE = 1000
 _IS_ENCRYPTED = 0x1
-_NEEDLESS = re.compile(r"(?:(?<=/)|^)(?:\./+)+|(?<=/)/+")
+_IS_UTF8 = 0x800
+_DISK_IN_ZIP64 = 0xFFFF
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(OSError, EOFError, ValueError, NotImplementedError),
+    *(OSError, EOFError, ValueError, NotImplementedError, RuntimeError, LookupError, OverflowError),
 )
 """What the standard library raises on archives that are damaged or packed in ways that it does not know."""
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA})
+_OTHER_METHODS = {
+    1: "Shrink",
+    6: "Implode",
+    9: "Deflate64",
+    93: "Zstandard",
+    95: "XZ",
+    96: "JPEG",
+    98: "PPMd",
+}
+_CODE_PAGES = ("utf-8", "cp866", "cp1251", "cp850", "cp852", "cp936", "cp932")
+"""Encodings that names without the UTF-8 flag may have: what Windows, and older programs elsewhere, write."""
+_SPLIT_MARKER = b"PK\x07\x08"
+_SIGNATURES = {
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x1f\x8b": "a gzip or tar.gz archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"<": "a web page",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+"""What else is found under the name of a zip archive, by its first bytes."""
 
 
-def normalised(path: str) -> str:
-    """The path with ``/`` between its parts, and without ``./`` and doubled separators."""
-    path = path.replace("\\", "/")
-    return _NEEDLESS.sub("", path) if "./" in path or "//" in path else path
+class ImageArchive(ImageStore):
+    """A zip archive of images.
 
-
-class ImageArchive:
-    """A zip archive of images; its entries are found by normalised path.
-
-    Any number of threads may read from it. Pickled, it is opened again where it is unpickled, once in a process:
-    the directory of a large archive takes seconds to read.
+    Names without the UTF-8 flag are read in the code page in which most of their folders are those of the paths.
+    The directory of a large archive takes seconds to read.
 
     Parameters
     ----------
     path
         The archive.
-    drop
-        Leading folder of the image paths that the archive lacks, such as ``veriwild/``.
-    add
-        Leading folder that the archive has before them.
-    others
-        Archives that images are looked for in if this one lacks them.
+    encoding
+        Of names without the UTF-8 flag.
 
     Raises
     ------
     DeliveryError
-        If there is no such file, or it is no zip archive or a damaged one.
+        If there is no such file, or it is no zip archive, a part of one or a damaged one.
     """
 
-    def __init__(
-        self, path: UPath, drop: str = "", add: str = "", others: tuple[ImageArchive, ...] = ()
-    ) -> None:
-        self.path, self.drop, self.add, self.others = path, drop, add, others
+    def __init__(self, path: UPath, encoding: str = "cp437") -> None:
+        self._infos: dict[str, zipfile.ZipInfo] = {}
         self._lock = threading.Lock()
         self._zip = _open(path)
-        self._entries = {
-            normalised(info.filename): info for info in self._zip.infolist() if info.filename[-1:] != "/"
-        }
+        self._encoding = encoding
+        _require_one_part(path, self._zip.infolist())
+        super().__init__(path)
 
-    @classmethod
-    def matching(cls, path: UPath, image_paths: Sequence[str]) -> ImageArchive:
-        """Open an archive whose entries may lie one folder deeper or shallower than `image_paths` say.
+    def _names(self) -> dict[str, zipfile.ZipInfo]:
+        self._infos = _index(self._zip, self._encoding)
+        return self._infos
 
-        Which it is holds for the whole archive: of the ways to adapt the paths, the one that finds most of an
-        even sample of them, and no change where that finds as many.
-        """
-        archive = cls(path)
-        sample = image_paths[:: max(1, len(image_paths) // _SAMPLE)]
-        drops = ["", *_common_folder(image_paths)]
-        adds = ["", *_common_folder(archive._entries)]
-        ways = [(drop, add) for drop in drops for add in adds]
-        archive.drop, archive.add = max(ways, key=lambda way: archive._found(sample, *way))
-        return archive
+    def _match(self, paths: Sequence[str]) -> None:
+        encoding = _encoding_of(self._infos.values(), paths)
+        if encoding is not None:
+            self._encoding = encoding
+            self._entries = Entries(self._names())
+            self.notices.append(
+                Notice(f"names of images are read in the code page {encoding}", str(self.path))
+            )
+        super()._match(paths)
 
     def __reduce__(self) -> tuple[Any, ...]:
         stat = self.path.stat()
-        return _reopened, (self.path, self.drop, self.add, self.others, stat.st_size, stat.st_mtime)
+        version = (stat.st_size, stat.st_mtime)
+        return _reopened, (self.path, self._encoding, version, self._matching, self.others)
 
-    def __len__(self) -> int:
-        """Number of entries, folders not counted."""
-        return len(self._entries)
+    def pack(self, image_paths: Iterable[str], sink: IO[bytes]) -> None:
+        """Copy the archive as it is."""
+        del image_paths
+        with self.path.open("rb") as source:
+            shutil.copyfileobj(source, sink, 1 << 22)
 
-    def holds(self, image_path: str) -> bool:
-        """Whether this archive itself has the image."""
-        return self._entry(image_path) in self._entries
+    def content_at(self, entry: str) -> str | None:
+        """Checksum and size of an entry, as the directory says; None if it is empty."""
+        info = self._infos[entry]
+        return f"{info.CRC:08x}-{info.file_size}" if info.file_size else None
 
-    def missing(self, image_paths: Iterable[str]) -> list[str]:
-        """Those of `image_paths` that no archive has, in their order."""
-        return [path for path in image_paths if self._holder(path) is None]
-
-    def content_of(self, image_path: str) -> str | None:
-        """Checksum and size of an image, from the directory alone, as text; None if it is missing."""
-        holder = self._holder(image_path)
-        if holder is not self:
-            return None if holder is None else holder.content_of(image_path)
-        info = self._entries[self._entry(image_path)]
-        return f"{info.CRC:08x}-{info.file_size}"
-
-    def read(self, image_path: str) -> bytes:
-        """The bytes of an image, as they were packed.
+    def read_at(self, entry: str) -> bytes:
+        """The bytes of an entry.
 
         Raises
         ------
-        DeliveryError
-            If no archive has the image, or its entry is damaged or encrypted.
+        PictureError
+            If it is encrypted, damaged, too large, or packed by a method that is not read.
         """
-        holder = self._holder(image_path)
-        if holder is None:
-            raise DeliveryError(f"{self.path} has no image {image_path}: add it, or drop it from the paths")
-        if holder is not self:
-            return holder.read(image_path)
-        info = self._entries[self._entry(image_path)]
+        info, where = self._infos[entry], f"{self.path}: {entry}"
         if info.flag_bits & _IS_ENCRYPTED:
-            raise DeliveryError(f"{self.path}: {info.filename} is encrypted: pack it without a password")
+            raise PictureError(ENCRYPTED, where=where)
+        if info.compress_type not in _METHODS:
+            method = _OTHER_METHODS.get(info.compress_type, f"method {info.compress_type}")
+            raise PictureError(f"{OTHER_METHOD} ({method})", where=where)
+        if info.file_size > MAX_BYTES:
+            raise PictureError(TOO_LARGE, where=where)
         try:
             with self._lock:
                 return self._zip.read(info)
         except _BROKEN as error:
-            raise DeliveryError(
-                f"{self.path}: {info.filename} is damaged ({_on_one_line(error)}): copy the archive again"
-            ) from error
+            raise PictureError(DAMAGED_ENTRY, where=where) from error
 
-    def glimpse(self, image_path: str) -> bytes | None:
-        """What can be shown of an image: its bytes, none of them if they are damaged, None if it is missing.
 
-        For pictures beside other things; the stage `image_quality` tells what is wrong with an image.
-        """
-        if self._holder(image_path) is None:
-            return None
-        try:
-            return self.read(image_path)
-        except DeliveryError:  # decoding nothing fails as decoding any damaged image does
-            return b""
+def _index(archive: zipfile.ZipFile, encoding: str) -> dict[str, zipfile.ZipInfo]:
+    """Entries by normalised name; of several with one name the last counts, as it was added later."""
+    named = ((normalised(_name(info, encoding)), info) for info in archive.infolist())
+    return {name: info for name, info in named if name[-1:] != "/" and not is_junk(name)}
 
-    def _entry(self, image_path: str) -> str:
-        path = normalised(image_path)
-        return self.add + path.removeprefix(self.drop)
 
-    def _holder(self, image_path: str) -> ImageArchive | None:
-        """The first archive that has the image."""
-        return next((archive for archive in (self, *self.others) if archive.holds(image_path)), None)
+def _name(info: zipfile.ZipInfo, encoding: str) -> str:
+    """The name of an entry; as zipfile reads it, in code page 437, if it is none in `encoding`."""
+    if info.flag_bits & _IS_UTF8 or info.filename.isascii():
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode(encoding)
+    except UnicodeError:
+        return info.filename
 
-    def _found(self, image_paths: Iterable[str], drop: str, add: str) -> int:
-        paths = map(normalised, image_paths)
-        return sum(add + path.removeprefix(drop) in self._entries for path in paths)
+
+def _encoding_of(infos: Iterable[zipfile.ZipInfo], paths: Sequence[str]) -> str | None:
+    """The code page in which names without the UTF-8 flag have most parts of the paths; None if there is none."""
+    wanted = {part for path in paths if not path.isascii() for part in fold(path).split("/")}
+    odd = [info for info in infos if not info.flag_bits & _IS_UTF8 and not info.filename.isascii()]
+    if not wanted or not odd:
+        return None
+    sample = odd[:: max(1, len(odd) // _SAMPLE)]
+
+    def n_known(encoding: str) -> int:
+        parts = (part for info in sample for part in fold(normalised(_name(info, encoding))).split("/"))
+        return sum(not part.isascii() and part in wanted for part in parts)
+
+    known = {encoding: n_known(encoding) for encoding in _CODE_PAGES}
+    best = max(_CODE_PAGES, key=known.__getitem__)
+    return best if known[best] > n_known("cp437") else None
+
+
+def _require_one_part(path: UPath, infos: Iterable[zipfile.ZipInfo]) -> None:
+    """Refuse the last part of a split archive, whose other entries lie in files that are not there."""
+    disks = Counter(info.volume for info in infos if info.volume != _DISK_IN_ZIP64)
+    if len(disks) > 1 or any(disks):
+        raise DeliveryError(
+            f"this is the last part of an archive that was split into {max(disks) + 1} or more",
+            where=path,
+            fix="join all its parts (7-Zip extracts them; zip -s 0 makes one archive of them)",
+        )
 
 
 @lru_cache(maxsize=64)
-def _reopened(
-    path: UPath, drop: str, add: str, others: tuple[ImageArchive, ...], *version: float
-) -> ImageArchive:
-    """The archive as another process had it; `version` keeps one that was replaced from being taken for it."""
+def _opened(path: UPath, encoding: str, version: tuple[float, ...]) -> ImageArchive:
+    """An archive, opened once in a process; `version` keeps one that was replaced from being taken for it."""
     del version
-    return ImageArchive(path, drop, add, others)
+    return ImageArchive(path, encoding)
+
+
+def _reopened(
+    path: UPath,
+    encoding: str,
+    version: tuple[float, ...],
+    matching: Matching,
+    others: tuple[ImageStore, ...],
+) -> ImageArchive:
+    """The archive as another process had it."""
+    archive = object.__new__(ImageArchive)
+    archive.__dict__.update(_opened(path, encoding, version).__dict__, _matching=matching, others=others)
+    return archive
 
 
 def _open(path: UPath) -> zipfile.ZipFile:
-    is_local = path.protocol in ("", "file", "local")
     try:
-        return zipfile.ZipFile(str(path) if is_local else path.open("rb"))
+        return zipfile.ZipFile(str(path) if is_local(path) else path.open("rb"))
     except FileNotFoundError:
         raise DeliveryError(
-            f"there is no archive {path}: copy it there, or correct delivery.archive in the configuration"
+            "there is no archive", where=path, fix="copy it there, or correct delivery.archive"
         ) from None
-    except _BROKEN as error:
+    except PermissionError as error:
         raise DeliveryError(
-            f"{path} is no whole zip archive ({_on_one_line(error)}): copy it again"
+            "the archive cannot be opened", where=path, fix="give this user the right to read it"
         ) from error
+    except _BROKEN as error:
+        what, fix = _what_it_is(path)
+        raise DeliveryError(what, where=path, fix=fix) from error
 
 
-def _common_folder(paths: Iterable[str]) -> list[str]:
-    """The first folder of all paths, with its ``/``; nothing if they do not share one."""
-    folders = {normalised(path).partition("/")[0] + "/" for path in paths}
-    return list(folders) if len(folders) == 1 else []
-
-
-def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _what_it_is(path: UPath) -> tuple[str, str]:
+    """What a file is that is no whole zip archive, and what to do about it."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    kind = next((kind for signature, kind in _SIGNATURES.items() if start.startswith(signature)), None)
+    if start[257:262] == b"ustar":
+        kind = "a tar archive"
+    if kind in ("a web page", "a Git LFS pointer"):
+        return f"this is {kind}, not a zip archive", "download the archive itself"
+    if kind is not None:
+        return f"this is {kind}, not a zip archive", "unpack it, and name the folder in delivery.archive"
+    if not start:
+        return "the archive is empty", "copy it again"
+    if start.startswith(_SPLIT_MARKER):
+        return (
+            "this is the first part of a split zip archive",
+            "join all its parts (7-Zip extracts them; zip -s 0 makes one archive of them)",
+        )
+    if start.startswith(b"PK"):
+        return (
+            "this is no whole zip archive, its end is missing or damaged",
+            "copy it again, or join its parts if it was split",
+        )
+    return "this is no zip archive", "copy it again, or correct delivery.archive"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from iv_pipeline.errors import InputError
 from iv_pipeline.storage.archive import ImageArchive
+from iv_pipeline.storage.hand_off import read_csv, write_rows
 from iv_pipeline.storage.layout import BATCH, BATCH_LABELS, file_of
 from iv_pipeline.storage.tables import (
     IMAGE_PATH,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
     from iv_pipeline.engine import BatchedMatrix
+    from iv_pipeline.storage.image_store import ImageStore
 
 DUPLICATE_OF = "duplicate_of"
 """Column with the path of the image that was known before and is the same; missing for new images."""
@@ -81,20 +83,22 @@ class StoredBatch:
         """Raw vectors of all images, in the same order."""
         return read_table(self.folder / f"{descriptor}.arrow").vectors("descriptor")
 
-    def archive(self) -> ImageArchive | None:
+    def archive(self) -> ImageStore | None:
         """Its pictures; None if it came without."""
         path = self.folder / _IMAGES
         return ImageArchive.matching(path, self.index[IMAGE_PATH].to_list()) if path.is_file() else None
 
-    def keep(self, index: pd.DataFrame, vectors: Mapping[str, BatchedMatrix], images: UPath | None) -> None:
-        """Keep what a batch in the inbox holds: its index, its vectors by descriptor and its archive."""
+    def keep(
+        self, index: pd.DataFrame, vectors: Mapping[str, BatchedMatrix], images: ImageStore | None
+    ) -> None:
+        """Keep what a batch in the inbox holds: its index, its vectors by descriptor and its images."""
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = as_strings(index[IMAGE_PATH])
         for name, matrix in vectors.items():
             write_table(_table(paths, matrix), self.folder / f"{name}.arrow")
         if images is not None:
-            with images.open("rb") as source, replacing(self.folder / _IMAGES) as sink:
-                shutil.copyfileobj(source, sink, 1 << 22)
+            with replacing(self.folder / _IMAGES) as sink:
+                images.pack(index[IMAGE_PATH], sink)
         with replacing(self.folder / _INDEX) as sink:
             index.to_parquet(sink, index=False)
 
@@ -173,7 +177,7 @@ def write_labelled(batch: LabelledBatch, path: UPath) -> None:
         facts.write(json.dumps(batch.facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
         for name, frame in batch.labels.items():
             sink = files.enter_context(replacing(_csv(path, name)))
-            frame.to_csv(sink, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
+            write_rows(frame, sink)
     for stale in path.parent.glob("*.csv"):
         if stale.name not in {_csv(path, name).name for name in batch.labels}:
             stale.unlink()
@@ -182,11 +186,7 @@ def write_labelled(batch: LabelledBatch, path: UPath) -> None:
 def read_labelled(path: UPath) -> LabelledBatch:
     """The inverse of `write_labelled`."""
     facts = json.loads(path.read_text(encoding="utf-8"))
-    labels = {}
-    for name in facts["descriptors"]:
-        with _csv(path, name).open("rb") as source:
-            labels[name] = pd.read_csv(source, low_memory=False, keep_default_na=False)
-    return LabelledBatch(facts, labels)
+    return LabelledBatch(facts, {name: read_csv(_csv(path, name)) for name in facts["descriptors"]})
 
 
 def _csv(path: UPath, descriptor: str) -> UPath:
@@ -201,7 +201,24 @@ def new_rows(index: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def labelled_facts(data_root: UPath) -> list[dict[str, Any]]:
-    """Facts of every labelled batch, in the order in which they were labelled."""
+    """Facts of every labelled batch, in the order in which they were labelled.
+
+    Raises
+    ------
+    InputError
+        If those of a batch are damaged.
+    """
     files = sorted((data_root / file_of("labelled_batch", "*")).parent.parent.glob("*/batch.json"))
-    facts = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    return sorted(facts, key=lambda f: (f["labelled_at"], f["batch"]))
+    return sorted(map(_facts, files), key=lambda f: (f["labelled_at"], f["batch"]))
+
+
+def _facts(file: UPath) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if missing := {"batch", "labelled_at", "fingerprint"} - facts.keys():
+            raise ValueError(f"lacks {', '.join(sorted(missing))}")  # noqa: TRY301  (damaged all the same)
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"is damaged ({error})", where=file, fix="remove it, and its batch is labelled again"
+        ) from None
+    return facts

@@ -35,7 +35,7 @@ EVERYWHERE: dict[str, str] = {
     "robust": "vector under the robust scaler (median 0, interquartile range 1)",
     "label": "true label, where there is one",
     "share": "share of all images",
-    "content": "checksum and size of the picture, as the archive says; missing where there is none",
+    "content": "checksum and size of the picture, as the archive says; missing where there is none or it is empty",
     "batch": "name of the batch, as its folder in the inbox",
     "model_version": "version of the set of models that labelled it",
 }
@@ -44,7 +44,7 @@ EVERYWHERE: dict[str, str] = {
 OF_TABLE: dict[str, dict[str, str]] = {
     "image_index": {
         "image_id": "row in the delivery, and in every table",
-        "vehicle_id": "vehicle that the path names, where delivery.identity says how",
+        "vehicle_id": "vehicle that the path names; missing if delivery.identity finds none",
     },
     "init": {
         "descriptor": "raw vector, NaN if unusable; for a combination those of its descriptors side by side",
@@ -97,7 +97,8 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "green": "mean in [0, 1]",
         "blue": "mean in [0, 1]",
         "phash": "perceptual hash of 64 bits; 0 without structure",
-        "error": "why the picture could not be read, empty where it could",
+        "error": "why the picture could not be read, in fixed words; missing where it could",
+        "digest": "BLAKE2b of the bytes of the picture; missing where they could not be had",
         "measured_by": "version of the measurement",
         "score": "how bad the picture is, in [0, 1]",
         "reasons": "what is bad in it, in words",
@@ -222,6 +223,24 @@ OF_TABLE: dict[str, dict[str, str]] = {
     },
 }
 """By table and column, where a table means something of its own."""
+
+TEXT: frozenset[str] = frozenset(
+    {
+        *(
+            "image_path",
+            "status",
+            "name",
+            "reasons",
+            "duplicate_of",
+            "descriptor",
+            "scaler",
+            "representation",
+        ),
+        *("algorithm", "parameters", "tried", "predicted_by", "criterion", "reason", "refit", "batches"),
+        "names_lost",
+    }
+)
+"""Columns of text in the CSVs that are handed on: read back, they are what was written, and never a number."""
 
 STARTING: dict[str, str] = {
     "label_": "true label of another kind",

@@ -7,18 +7,18 @@ Row i of the paths' CSV belongs to row i of every descriptor. How a delivery is 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
+from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
-from iv_pipeline.storage.archive import ImageArchive, normalised
+from iv_pipeline.storage.finding import FoundImages, find_images
+from iv_pipeline.storage.matching import normalised
+from iv_pipeline.storage.path_lists import PathList, read_path_list
 from iv_pipeline.storage.pickles import open_matrix
 
 if TYPE_CHECKING:
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
     from upath import UPath
 
     from iv_pipeline.config import DeliveryConfig
+    from iv_pipeline.storage.image_store import ImageStore
 
-_PATH_COLUMNS = ("paths", "path", "image_path")
-_FIRST_ROW = 2  # line 1 is the header
-_ABSOLUTE = re.compile(r"/|[A-Za-z]:")
-_NAMELESS = "\x1f"  # such as the row numbers that pandas writes before the columns
-_NO_DELIMITER = "\x1f"  # a CSV of one column needs none, and its paths may hold commas
+LABELS = "labels.csv"
+"""Name of the true labels, in a delivery or beside it."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,10 @@ class Delivery:
         Raises
         ------
         DeliveryError
-            If the folder or its CSV of paths is missing, or the CSV is empty, has no column of paths, or has
-            a path that is blank, absolute, repeated or leads out of the folder.
+            If the folder is missing, or its CSV of paths cannot be used, see
+            `iv_pipeline.storage.path_lists.read_path_list`.
         """
-        self._require_folder()
-        return _read_csv(self.folder / self.config.paths, "delivery.paths").paths
+        return self._listed.paths
 
     def image_index(self) -> pd.DataFrame:
         """One row per image, in the delivery's order.
@@ -74,7 +71,7 @@ class Delivery:
         -------
         pandas.DataFrame
             ``image_id`` (int64, from 0), ``image_path`` (str), ``vehicle_id`` (str, missing where the path
-            has none; only if `config` says what an identity is), and a column per column of the labels (str,
+            has none; only if `config` has a pattern for it), and a column per column of the labels (str,
             missing where an image has none).
 
         Raises
@@ -84,8 +81,8 @@ class Delivery:
         """
         index = pd.DataFrame({"image_id": np.arange(len(self.paths), dtype=np.int64)})
         index["image_path"] = pd.Series(self.paths, dtype="str")
-        if self.config.identity is not None:
-            index["vehicle_id"] = pd.Series(self._identities(self.config.identity), dtype="str")
+        if self._identities is not None:
+            index["vehicle_id"] = pd.Series(self._identities, dtype="str")
         if self._labels is not None:
             row_of = {path: row for row, path in enumerate(self._labels.paths)}
             rows = [row_of.get(path) for path in self.paths]
@@ -102,8 +99,9 @@ class Delivery:
         DeliveryError
             If the paths or the labels cannot be used.
         """
-        notices = []
+        notices = [*self._listed.notices, *self._labels_beside.notices]
         if self._labels is not None:
+            notices += self._labels.notices
             known = set(self.paths)
             strangers = [path for path in self._labels.paths if path not in known]
             if strangers:
@@ -113,8 +111,8 @@ class Delivery:
                         where=str(self._labels.file),
                     )
                 )
-        if self.config.identity is not None:
-            without = self._identities(self.config.identity).count(None)
+        if self._identities is not None:
+            without = self._identities.count(None)
             if without:
                 notices.append(Notice(f"{without:,} of {len(self.paths):,} paths have no vehicle identity"))
         return notices
@@ -157,23 +155,32 @@ class Delivery:
             )
         return matrix.array if matrix.keys is None else self._in_order(path, matrix.array, matrix.keys)
 
-    def archive(self) -> ImageArchive | None:
-        """The archive of the images; None if the delivery has none.
+    def archive(self) -> ImageStore | None:
+        """The images, in an archive or a folder; None if the delivery has none.
 
         Raises
         ------
         DeliveryError
             If the archive is damaged, or the paths cannot be used.
         """
-        file = self.archive_file()
-        return None if file is None else ImageArchive.matching(file, self.paths)
+        return self._images.store
 
-    def archive_file(self) -> UPath | None:
-        """Where the archive of the images is; None if the delivery has none."""
+    def archive_notices(self) -> list[Notice]:
+        """Where the images were found, how their names were matched to the paths, or why there are none.
+
+        Raises
+        ------
+        DeliveryError
+            If the archive is damaged, or the paths cannot be used.
+        """
+        return self._images.notices
+
+    @cached_property
+    def _images(self) -> FoundImages:
         self._require_folder()
-        if self.config.archive is None or not (self.folder / self.config.archive).is_file():
-            return None
-        return self.folder / self.config.archive
+        if self.config.archive is None:
+            return FoundImages(None, [])
+        return find_images(self.folder, self.config.archive, self.paths)
 
     def has(self, name: str) -> bool:
         """Whether the file of descriptor `name` is there."""
@@ -182,31 +189,63 @@ class Delivery:
     def _require_folder(self) -> None:
         if not self.folder.is_dir():
             raise DeliveryError(
-                f"there is no delivery at {self.folder}: set IV_DELIVERY to its folder, "
-                "or draw the demo with 'make demo'"
+                f"there is no delivery at {self.folder}",
+                fix="set IV_DELIVERY to its folder, or draw the demo with 'make demo'",
             )
 
     @cached_property
-    def _labels(self) -> _Rows | None:
-        file = self._labels_file()
-        if file is None:
-            return None
-        rows = _read_csv(file, "delivery.labels")
+    def _listed(self) -> PathList:
+        self._require_folder()
+        return read_path_list(self.folder / self.config.paths, "delivery.paths", self.config.archive)
+
+    @cached_property
+    def _labels(self) -> PathList | None:
+        """Labels that the configuration names, or that lie in the delivery or beside it."""
+        within = self.folder / (self.config.labels or LABELS)
+        if self.config.labels is not None or within.is_file():
+            return self._read_labels(within)
+        return self._labels_beside.labels
+
+    @cached_property
+    def _labels_beside(self) -> _Beside:
+        """Labels beside the delivery, if they are of its images: the folder around it may hold anything."""
+        beside, within = self.folder.parent / LABELS, self.folder / LABELS
+        if self.config.labels is not None or within.is_file() or not beside.is_file():
+            return _Beside()
+        try:
+            labels = self._read_labels(beside)
+        except DeliveryError as error:
+            return _Beside(notices=(self._unused(beside, error.what),))
+        if set(labels.paths).isdisjoint(self.paths):
+            return _Beside(notices=(self._unused(beside, "it has no image of the delivery"),))
+        return _Beside(labels)
+
+    def _unused(self, beside: UPath, why: str) -> Notice:
+        return Notice(
+            f"lies beside the delivery and is not used: {why}",
+            where=str(beside),
+            fix=f"if it has the labels of these images, put it into {self.folder}",
+        )
+
+    def _read_labels(self, file: UPath) -> PathList:
+        rows = read_path_list(file, "delivery.labels", self.config.archive)
         others = {_label_name(name): values for name, values in rows.others.items()}
         if not others:
-            raise DeliveryError(f"{file} has no labels beside its paths: add a column, such as 'label'")
+            raise DeliveryError(
+                "has no labels beside its paths", where=file, fix="add a column, such as 'label'"
+            )
         if len(others) < len(rows.others):
-            raise DeliveryError(f"{file} has a column with and without 'label_' before its name: rename one")
-        return _Rows(file, rows.paths, others)
+            raise DeliveryError(
+                "has a column with and without 'label_' before its name", where=file, fix="rename one"
+            )
+        return replace(rows, others=others)
 
-    def _labels_file(self) -> UPath | None:
-        if self.config.labels is not None:
-            return self.folder / self.config.labels
-        found = [folder / "labels.csv" for folder in (self.folder, self.folder.parent)]
-        return next((file for file in found if file.is_file()), None)
-
-    def _identities(self, pattern: str) -> list[str | None]:
-        search = re.compile(pattern).search
+    @cached_property
+    def _identities(self) -> list[str | None] | None:
+        """Identity of the vehicle in each image; None if paths carry none, or nobody has found out yet."""
+        if self.config.identity in (None, AUTO):
+            return None
+        search = re.compile(str(self.config.identity)).search
         return [found.group(1) if (found := search(path)) else None for path in self.paths]
 
     def _in_order(self, path: UPath, array: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
@@ -218,96 +257,21 @@ class Delivery:
         missing = [image for image in self.paths if image not in row_of]
         if missing:
             raise DeliveryError(
-                f"{path} has no vector of {missing[0]} ({len(missing):,} such images): "
-                "deliver the vectors of all images"
+                f"has no vector of {missing[0]} ({len(missing):,} such images)",
+                where=path,
+                fix="deliver the vectors of all images",
             )
         return array[[row_of[image] for image in self.paths]]
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """A CSV with a column of paths, normalised, and its other columns."""
+class _Beside:
+    """What `labels.csv` beside a delivery is: its labels, or nothing, and why."""
 
-    file: UPath
-    paths: list[str]
-    others: dict[str, list[str]]
+    labels: PathList | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 def _label_name(name: str) -> str:
     """The column of the index for a column of the labels; never one that the index has itself."""
     return name if name.startswith("label") else f"label_{name}"
-
-
-def _read_csv(file: UPath, setting: str) -> _Rows:
-    """Read a CSV of paths, and check them; `setting` is the one that names the file."""
-    try:
-        content = file.read_bytes()
-    except (FileNotFoundError, IsADirectoryError):
-        raise DeliveryError(
-            f"there is no file {file}: copy it there, or set {setting} to where it is"
-        ) from None
-    columns = _columns(file, content)
-    name = next((name for name in _PATH_COLUMNS if name in columns), None)
-    if name is None:
-        raise DeliveryError(
-            f"{file} has no column {', '.join(_PATH_COLUMNS[:-1])} or {_PATH_COLUMNS[-1]}, only "
-            f"{', '.join(map(repr, columns))}: name the column of paths in line 1"
-        )
-    paths = columns.pop(name)
-    return _Rows(file, _checked(file, paths), columns)
-
-
-def _columns(file: UPath, content: bytes) -> dict[str, list[str]]:
-    """The columns of a CSV as text; its delimiter is the one that line 1 has."""
-    content = content.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n")
-    if not content.strip():
-        raise DeliveryError(f"{file} is empty: copy it again from where it was made")
-    if b"\n" not in content:
-        raise DeliveryError(f"{file} has a header and no rows: give it the path of every image")
-    header = content.partition(b"\n")[0].decode(errors="replace")
-    delimiter = next((mark for mark in ",;\t" if mark in header), _NO_DELIMITER)
-    names = [name.strip().strip('"').strip() for name in header.split(delimiter)]
-    names = [name or f"{_NAMELESS}{i}" for i, name in enumerate(names)]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise DeliveryError(f"{file} has two columns {repeated[0]!r}: rename one of them in line 1")
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(content),
-            pa.csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
-            pa.csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
-            pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except pa.ArrowInvalid as error:
-        raise DeliveryError(
-            f"{file} is no CSV in UTF-8 ({' '.join(str(error).split())}): save it as one"
-        ) from None
-    return {name: table.column(name).to_pylist() for name in names if not name.startswith(_NAMELESS)}
-
-
-def _checked(file: UPath, raw: Sequence[str]) -> list[str]:
-    """Normalised paths; every one of them is relative, stays in its folder, and is there once."""
-    paths = [normalised(path.strip()) for path in raw]
-    for row, path in enumerate(paths, _FIRST_ROW):
-        if not path:
-            raise DeliveryError(f"{file}: the path in line {row} is blank: give every image its path")
-        if "\n" in path or "\r" in path:
-            raise DeliveryError(f"{file}: the path in line {row} has a line break: mend its quotes")
-        if _ABSOLUTE.match(path) or (".." in path and ".." in path.split("/")):
-            raise DeliveryError(
-                f"{file}: the path in line {row}, {raw[row - _FIRST_ROW]}, leads out of the delivery: "
-                "give it relative to the archive, without '..'"
-            )
-    if len(set(paths)) < len(paths):
-        first, second = _first_duplicate(paths)
-        raise DeliveryError(
-            f"{file}: lines {first + _FIRST_ROW} and {second + _FIRST_ROW} have the same path, "
-            f"{paths[first]}: keep one of them"
-        )
-    return paths
-
-
-def _first_duplicate(paths: Sequence[str]) -> tuple[int, int]:
-    seen: dict[str, int] = {}
-    second = next(row for row, path in enumerate(paths) if seen.setdefault(path, row) != row)
-    return seen[paths[second]], second

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iv_pipeline.storage.archive import ImageArchive
     from iv_pipeline.storage.delivery import Delivery
+    from iv_pipeline.storage.image_store import ImageStore
     from iv_pipeline.storage.tables import VectorColumn
 
 
@@ -106,14 +106,18 @@ class FitSet:
         for batch, rows in zip(self.batches, self._rows, strict=True):
             if descriptor not in batch.descriptors:
                 raise DeliveryError(
-                    f"batch {batch.name} has joined the fit without {descriptor}: name it under refit.exclude, "
-                    "and deliver its images again under another name with all descriptors"
+                    f"has joined the fit without {descriptor}",
+                    where=f"batch {batch.name}",
+                    fix="name it under refit.exclude, and deliver its images again under another name with all "
+                    "descriptors",
                 )
             column = batch.vectors(descriptor)
             if column.shape[1] != matrix.shape[1]:
                 raise DeliveryError(
-                    f"{descriptor} has {matrix.shape[1]:,} features in the delivery and {column.shape[1]:,} in "
-                    f"batch {batch.name}, which joins it: deliver the descriptor of the same network"
+                    f"has {column.shape[1]:,} features of {descriptor}, and the delivery that it joins "
+                    f"{matrix.shape[1]:,}",
+                    where=f"batch {batch.name}",
+                    fix="deliver the descriptor of the same network",
                 )
             parts.append(_Chosen(column, np.flatnonzero(rows)))
         return FitVectors(parts, matrix.shape[1], matrix)
@@ -127,7 +131,7 @@ class FitSet:
         ]
         return FitVectors(parts, columns[0].shape[1])
 
-    def archive(self) -> ImageArchive | None:
+    def archive(self) -> ImageStore | None:
         """The images of delivery and batches; None if there are none."""
         opened = [self.delivery.archive(), *(batch.archive() for batch in self.batches)]
         archives = [archive for archive in opened if archive is not None]
@@ -135,6 +139,10 @@ class FitSet:
             return None
         archives[0].others = tuple(archives[1:])
         return archives[0]
+
+    def archive_notices(self) -> list[Notice]:
+        """Where the delivery's images were found and how, or why there are none."""
+        return self.delivery.archive_notices()
 
 
 def _join(known: set[str], batch: StoredBatch) -> NDArray[np.bool_]:
@@ -157,7 +165,7 @@ def rows_of(column: VectorColumn, rows: NDArray[np.bool_]) -> FitVectors:
     return FitVectors([_Chosen(column, np.flatnonzero(rows))], column.shape[1])
 
 
-def with_content(index: pd.DataFrame, archive: ImageArchive | None) -> pd.DataFrame:
+def with_content(index: pd.DataFrame, archive: ImageStore | None) -> pd.DataFrame:
     """An image index with the column `content`, missing where there is no image."""
     content = [None if archive is None else archive.content_of(path) for path in index[IMAGE_PATH]]
     return index.assign(**{CONTENT: pd.Series(content, dtype="str")})

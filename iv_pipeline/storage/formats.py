@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from iv_pipeline.errors import InputError
 from iv_pipeline.storage.batches import read_labelled, write_labelled
+from iv_pipeline.storage.hand_off import read_csv, write_csv
 from iv_pipeline.storage.models import read_model, write_model
 from iv_pipeline.storage.scaled import read_scaled
 from iv_pipeline.storage.tables import replacing, write_table
@@ -30,26 +33,26 @@ class Format:
 
 
 def read_parquet(path: UPath) -> pd.DataFrame:
-    """A small table."""
-    return pd.read_parquet(io.BytesIO(path.read_bytes()))
+    """A small table.
+
+    Raises
+    ------
+    InputError
+        If it is damaged.
+    """
+    content = io.BytesIO(path.read_bytes())
+    try:
+        return pd.read_parquet(content)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"is damaged ({error})", where=path, fix="remove it, and materialize its stage again"
+        ) from None
 
 
 def write_parquet(frame: pd.DataFrame, path: UPath) -> None:
     """Write a small table."""
     with replacing(path) as sink:
         frame.to_parquet(sink, index=False)
-
-
-def read_csv(path: UPath) -> pd.DataFrame:
-    """A hand-off table."""
-    with path.open("rb") as source:
-        return pd.read_csv(source, low_memory=False)  # one type a column, however long it is
-
-
-def write_csv(frame: pd.DataFrame, path: UPath) -> None:
-    """Write a hand-off table: UTF-8, comma, six significant digits."""
-    with replacing(path) as sink:
-        frame.to_csv(sink, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
 
 
 def read_arrays(path: UPath) -> dict[str, np.ndarray[Any, Any]]:

@@ -1,7 +1,8 @@
 """The inbox: folders in the layout of a delivery, and which of them lie there complete.
 
 A folder is complete once a marker file says so, or once nothing in it has changed for a while. What it holds is
-known by a fingerprint of its content, so that the same batch copied again is the same batch, whatever its times.
+known by a fingerprint of its content, so that the same batch copied again is the same batch, whatever its times
+and whatever file managers have left in it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from iv_pipeline.errors import InputError
+from iv_pipeline.storage.junk import is_junk
 from iv_pipeline.storage.tables import replacing
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ State = Literal["complete", "waiting", "unusable"]
 
 _NAME = re.compile(r"\w[\w.+ -]*")
 _UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".temp", "~")
-"""How copying programs name a file until it is whole; a leading dot is another way."""
+"""How copying programs name a file until it is whole; a leading dot is another way, while it is young."""
+_LONGEST_NAME = 150
+"""Bytes of a name that leave room for what is added to it in names of files."""
 BLOCK = 1 << 28
 """Bytes of a file that are read at once; between them a look may end."""
 _CHUNK = 1 << 22
@@ -121,13 +125,14 @@ def look(
     Parameters
     ----------
     inbox
-        The folder of folders; hidden ones are passed over.
+        The folder of folders; hidden ones, and those that file managers make, are passed over.
     watch
         What was seen before; brought up to date.
     rules
         When a folder is complete.
     budget_seconds
-        After so long no further file is read; what is left is read at the next look.
+        After so long no further file is read; what is left is read at the next look. Each folder has its share,
+        so that one that never rests does not keep others from being read.
     now
         Seconds since the epoch.
 
@@ -139,22 +144,28 @@ def look(
     now = time.time() if now is None else now
     until = time.monotonic() + budget_seconds
     try:
-        folders = sorted(path for path in inbox.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sorted(path for path in inbox.iterdir() if path.is_dir() and _is_content(path.name))
     except OSError as error:
         raise InputError(
-            f"the inbox {inbox} cannot be read ({error.strerror or error}): mend that"
+            f"the inbox cannot be read ({error.strerror or error})", where=inbox, fix="make it readable"
         ) from error
     for known in (watch.seen, watch.digests):
         for name in set(known) - {folder.name for folder in folders}:
             del known[name]
-    return [_look_at(folder, watch, rules, now, until) for folder in folders]
+    found = []
+    for left, folder in zip(range(len(folders), 0, -1), folders, strict=True):
+        share = (until - time.monotonic()) / left
+        found.append(_look_at(folder, watch, rules, now, time.monotonic() + share))
+    return found
 
 
 def _look_at(folder: UPath, watch: Watch, rules: Rules, now: float, until: float) -> Batch:
     name = folder.name
     if not _NAME.fullmatch(name) or ".." in name:
-        why = "its name may have letters, digits, '.', '_', '+', '-' and blanks alone: rename it"
+        why = "its name may have letters, digits, '.', '_', '+', '-' and blanks alone; rename it"
         return Batch(name, "unusable", why=why)
+    if len(name.encode()) > _LONGEST_NAME:
+        return Batch(name, "unusable", why=f"its name has more than {_LONGEST_NAME} bytes; rename it")
     try:
         files = files_of(folder)
         _require_rest(name, files, watch, rules, now)
@@ -174,12 +185,12 @@ def _require_rest(name: str, files: dict[str, list[float]], watch: Watch, rules:
     seen = watch.seen.get(name)
     if seen is None or seen["files"] != files:
         seen = watch.seen[name] = {"files": files, "since": now}
-    unfinished = next((file for file in files if _is_unfinished(file)), None)
+    rest = seen["since"] + rules.settle_seconds - now
+    unfinished = next((f for f in files if f != rules.marker and _is_unfinished(f, rest)), None)
     if unfinished is not None:
         raise _WaitError(f"{unfinished} is still being copied")
     if rules.marker in files:
         return
-    rest = seen["since"] + rules.settle_seconds - now
     if rest > 0:
         raise _WaitError(f"complete if nothing changes for another {rest:.0f} s")
     if not rules.needed & files.keys():
@@ -196,14 +207,20 @@ def fingerprint_of(folder: UPath, marker: str) -> str:
     """
     try:
         files = files_of(folder)
-        digests = {file: _digest(folder / file) for file in files}
+        digests = {file: _digest(folder / file) for file in files if _is_content(file)}
     except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror or error}): mend that") from error
+        raise InputError(
+            f"cannot be read ({error.strerror or error})",
+            where=error.filename or folder,
+            fix="make it readable",
+        ) from error
     return _combined(digests, marker)
 
 
 def files_of(folder: UPath) -> dict[str, list[float]]:
     """Size and time of modification of every file below `folder`, hidden ones included, by relative path.
+
+    Files that file managers leave behind are left out.
 
     Raises
     ------
@@ -220,21 +237,30 @@ def files_of(folder: UPath) -> dict[str, list[float]]:
 def _walk(folder: UPath, prefix: str = "") -> Iterator[tuple[str, UPath]]:
     for path in folder.iterdir():
         name = f"{prefix}{path.name}"
+        if is_junk(name):
+            continue
         if path.is_dir():
             yield from _walk(path, f"{name}/")
         else:
             yield name, path
 
 
-def _is_unfinished(file: str) -> bool:
-    name = file.rpartition("/")[2]
-    return name.startswith(".") or name.lower().endswith(_UNFINISHED)
+def _is_content(file: str) -> bool:
+    """Whether a file or folder is part of a batch: hidden ones are of the programs that copy or show it."""
+    return not is_junk(file) and not any(part.startswith(".") for part in file.split("/"))
+
+
+def _is_unfinished(file: str, rest: float) -> bool:
+    """Whether a file is a copy that is not whole; a hidden one only while the folder has yet to `rest`."""
+    is_hidden = file.startswith(".") or "/." in file
+    return file.lower().endswith(_UNFINISHED) or (is_hidden and rest > 0)
 
 
 def _digests(
     folder: UPath, files: Mapping[str, list[float]], known: dict[str, list[Any]], until: float
 ) -> dict[str, str]:
     """Digest of every file, from what is known where size and time are the same."""
+    files = {file: version for file, version in files.items() if _is_content(file)}
     for file in set(known) - set(files):
         del known[file]
     for file, version in files.items():
@@ -274,5 +300,6 @@ def _combined(digests: Mapping[str, str], marker: str) -> str:
     whole = hashlib.sha256()
     for file in sorted(digests):
         if file != marker:
-            whole.update(f"{file}\0{digests[file]}\n".encode())
+            # names of files may be in no encoding at all
+            whole.update(f"{file}\0{digests[file]}\n".encode(errors="surrogateescape"))
     return whole.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import dagster as dg
 import pandas as pd
 from upath import UPath
 
-from iv_pipeline.errors import InputError, MissingStageError
+from iv_pipeline.errors import InputError, MissingStageError, reason_of
 from iv_pipeline.metering import Meter
 from iv_pipeline.storage.batches import LabelledBatch
 from iv_pipeline.storage.columns import describe_column
@@ -18,7 +19,24 @@ from iv_pipeline.storage.layout import FILES, file_of
 from iv_pipeline.storage.tables import VectorTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+
+@contextlib.contextmanager
+def failing_in_one_sentence(where: object = "") -> Iterator[None]:
+    """Fail the step with the one sentence of wrong input, or of what the operating system refused.
+
+    Parameters
+    ----------
+    where
+        File to name if the error names none.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    except OSError as error:
+        raise dg.Failure(reason_of(error, where), allow_retries=False) from error
 
 
 @dataclass
@@ -61,17 +79,13 @@ class StageIOManager(dg.UPathIOManager):
     def dump_to_path(self, context: dg.OutputContext, obj: Written, path: UPath) -> None:
         """Write the value; wrong input that a lazy value meets fails the run with its one sentence."""
         del context
-        try:
+        with failing_in_one_sentence(path):
             format_of(path).write(obj.value, path)
-        except InputError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Open what an asset reads; if it is not there, the run fails with one sentence."""
-        try:
+        with failing_in_one_sentence():
             return self._fan_in(context) if is_fan_in(context) else super().load_input(context)
-        except InputError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
 
     def _fan_in(self, context: dg.InputContext) -> dict[str, Any]:
         """The partitions that there are, by name; where one alone is configured, Dagster gives its bare value."""
@@ -82,7 +96,7 @@ class StageIOManager(dg.UPathIOManager):
         if not found:
             asset = context.asset_key.to_user_string()
             raise MissingStageError(
-                f"no descriptor has '{asset}' yet: run the job 'full_pipeline' for at least one"
+                f"no descriptor has '{asset}' yet", fix="run the job 'full_pipeline' for at least one"
             )
         return found
 
@@ -96,7 +110,7 @@ class StageIOManager(dg.UPathIOManager):
         """
         if not path.exists():
             name = context.asset_key.to_user_string()
-            raise MissingStageError(f"{path} is not there: materialise '{name}' first")
+            raise MissingStageError("is not there", where=path, fix=f"materialize '{name}' first")
         return format_of(path).read(path)
 
     def get_metadata(self, context: dg.OutputContext, obj: Written) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """Raised when what is stored is read differently."""
+_AGAIN = "materialize 'model' again"
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,10 @@ def read_facts(path: UPath) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise InputError(
-                f"{path} has the format {facts['format']}, this version reads {FORMAT}: materialise 'model' again"
+                f"has the format {facts['format']}, this version reads {FORMAT}", where=path, fix=_AGAIN
             )
     except (KeyError, TypeError, json.JSONDecodeError, FileNotFoundError) as error:
-        raise InputError(f"{path} is no model ({error}): materialise 'model' again") from error
+        raise InputError(f"is no model ({error})", where=path, fix=_AGAIN) from error
     return facts
 
 
@@ -96,4 +97,4 @@ def read_model(path: UPath) -> StoredModel:
         ):
             return StoredModel(facts, dict(stored), facts["fingerprint"])
     except (KeyError, FileNotFoundError) as error:
-        raise InputError(f"{path} is no model ({error}): materialise 'model' again") from error
+        raise InputError(f"is no model ({error})", where=path, fix=_AGAIN) from error

@@ -132,7 +132,7 @@ def roll_back(data_root: UPath, version: int) -> ModelSet:
         what = "results are not kept any more" if version in known else "set of models does not exist"
         there = ", ".join(map(str, kept)) or "none"
         raise InputError(
-            f"version {version} cannot be put back, its {what}: choose one of those kept, {there}"
+            f"version {version} cannot be put back, its {what}", fix=f"choose one of those kept, {there}"
         )
     write_json({"version": version}, data_root / _ROLLBACK)
     settle(data_root)
@@ -300,4 +300,6 @@ def _read(path: UPath) -> ModelSet | None:
     try:
         return ModelSet.from_facts(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}): materialise 'accepted_models' again") from error
+        raise InputError(
+            f"is damaged ({error})", where=path, fix="materialize 'accepted_models' again"
+        ) from error

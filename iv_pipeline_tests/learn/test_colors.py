@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from iv_pipeline.errors import PictureError
 from iv_pipeline.learn.colors import COLORS, describe_images, lab, main_color, name_color, vehicle_color
-from iv_pipeline.learn.image_quality import DECODE_ERRORS
 
 RGB = tuple[int, int, int]
 
@@ -130,5 +130,5 @@ def test_no_images_have_no_colour() -> None:
 
 
 def test_bytes_that_are_no_image_are_refused() -> None:
-    with pytest.raises(DECODE_ERRORS):
+    with pytest.raises(PictureError, match="not a picture"):
         vehicle_color(b"no image")

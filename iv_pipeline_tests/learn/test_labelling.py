@@ -1,11 +1,15 @@
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import hdbscan
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import make_blobs
 
 from iv_pipeline.engine import ArrayBatches
+from iv_pipeline.errors import InputError
 from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.clustering import ALGORITHMS, Attachment, Clustering, NeighborModel, Space
 from iv_pipeline.learn.labelling import (
@@ -127,8 +131,54 @@ def test_rows_with_nan_or_infinity_are_in_no_cluster() -> None:
 
 def test_vectors_of_another_width_are_refused() -> None:
     fitted, X, _ = labeller()
-    with pytest.raises(ValueError, match="descriptors of 4 features: the fit had 5"):
+    with pytest.raises(InputError, match=r"shape \(\d+, 4\) cannot be labelled: the fit had 5 features"):
         fitted.predict(X[:, :4])
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda X: X[:2].tolist(),
+        lambda X: tuple(X[:2]),
+        lambda X: np.array([*X[:2], None], object)[:2],
+        lambda X: pd.DataFrame(X[:2], index=["a.jpg", "b.jpg"]),
+        lambda X: pd.DataFrame(X[:2]).assign(path="a.jpg"),
+        lambda X: pd.DataFrame(X[:2]).astype("Float32"),
+    ],
+)
+def test_vectors_are_labelled_as_people_hold_them(held: Callable[[np.ndarray], Any]) -> None:
+    fitted, X, expected = labeller()
+    assert fitted.label(held(X))["cluster"].tolist() == expected[:2].tolist()
+
+
+@pytest.mark.parametrize("one", [lambda x: x, lambda x: x.tolist(), pd.Series])
+def test_one_vector_is_one_row(one: Callable[[np.ndarray], Any]) -> None:
+    fitted, X, expected = labeller()
+    assert fitted.label(one(X[3]))["cluster"].tolist() == [expected[3]]
+    assert fitted.vectors(one(X[3])).shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        (lambda X: X[:2, None, :], r"shape \(2, 1, 5\)"),
+        (lambda X: X[0, 0], r"shape \(\)"),
+        (lambda X: [X[0], X[1, :3]], "vectors of different lengths"),
+        (lambda _: ["a.jpg", "b.jpg"], "values of the type str"),
+        (lambda _: {"a.jpg": 1}, "something else than numbers"),
+        (lambda _: None, r"shape \(\)"),
+        (lambda X: X[:2] + 1j, "values of the type complex"),
+        (lambda X: pd.DataFrame(X).reset_index(), r"shape \(\d+, 6\)"),
+        (lambda X: ArrayBatches(X[:, :4]), r"shape \(\d+, 4\)"),
+    ],
+)
+def test_what_is_no_vectors_gets_one_sentence_with_the_shape_that_is_needed(
+    held: Callable[[np.ndarray], Any], says: str
+) -> None:
+    fitted, X, _ = labeller()
+    with pytest.raises(InputError, match=rf"{says}.*; give an array of the shape \(n_rows, 5\)") as refused:
+        fitted.predict(held(X))
+    assert "\n" not in str(refused.value)
 
 
 def test_no_images_have_no_labels() -> None:

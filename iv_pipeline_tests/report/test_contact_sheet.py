@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from iv_pipeline.learn.image_quality import DECODE_ERRORS
+from iv_pipeline.errors import PictureError
 from iv_pipeline.report.contact_sheet import GROUND, contact_sheet, thumbnail
 
 
@@ -52,7 +52,7 @@ def test_thumbnail_is_letterboxed_on_neutral_ground() -> None:
 
 
 def test_thumbnail_of_no_image_is_refused() -> None:
-    with pytest.raises(DECODE_ERRORS):
+    with pytest.raises(PictureError, match="not a picture"):
         thumbnail(b"no image")
 
 

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -421,6 +421,15 @@ def test_stages_that_have_not_run_are_told_and_the_rest_is_shown(part: str, left
     assert "type labels best" in page.text
     maps = [image for image in page.all("img") if (image["alt"] or "").startswith("Map of")]
     assert len(maps) == (len(left) if part in {"final", "projection"} else 2)
+
+
+def test_what_is_odd_about_the_delivery_is_told_before_the_summary_and_never_as_markup() -> None:
+    data = replace(make(), notices=["labels.csv: lies beside <b>the delivery</b> and is not used"])
+    data.final["type"].loc[:3, "status"] = "unusable: all zero"
+    text = parse(render_report(data)).text
+    about = text.index("labels.csv: lies beside <b>the delivery</b> and is not used")
+    assert text.index("type labels best") < about < text.index("unusable: all zero")
+    assert about < text.rindex("Summary")
 
 
 def test_a_page_of_nothing_but_paths_renders() -> None:

@@ -1,5 +1,6 @@
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,51 @@ def test_a_file_under_the_name_of_an_unfinished_copy_is_waited_for(camera: Camer
     assert camera.look(600)["b"] == Batch("b", "waiting", why=f"{name} is still being copied")
 
 
+def test_what_file_managers_leave_is_no_part_of_a_batch(camera: Camera) -> None:
+    folder = camera.put("b", images_paths_csv="paths\n", descriptors__x_pickle="x", _SUCCESS="")
+    first = camera.look()
+    for name in (
+        ".DS_Store",
+        "Thumbs.db",
+        "descriptors/desktop.ini",
+        "descriptors/._x.pickle",
+        "__MACOSX/._x",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("left behind")
+    assert camera.look(1) == first
+    assert fingerprint_of(UPath(folder), "_SUCCESS") == first["b"].fingerprint
+
+
+def test_a_hidden_file_that_nobody_writes_any_more_blocks_nothing(camera: Camera) -> None:
+    folder = camera.put("b", images_paths_csv="paths\n", _SUCCESS="")
+    first = camera.look()
+    (folder / ".directory").write_text("of a file manager that is not known here")
+    assert camera.look(1)["b"].state == "waiting"
+    assert camera.look(60) == first
+
+
+def test_a_batch_that_never_rests_leaves_others_their_time(camera: Camera) -> None:
+    camera.put("a", images_paths_csv="paths\n", one="1", two="2", _SUCCESS="")
+    camera.put("b", images_paths_csv="paths\n", _SUCCESS="")
+
+    def grow(path: UPath, _: int) -> str:
+        if "a" in path.parts:
+            time.sleep(0.02)
+        return str(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iv_pipeline.storage.inbox._digest_block", grow)
+        found = look(UPath(camera.inbox), camera.watch, RULES, budget_seconds=0.03, now=camera.now)
+    assert [batch.state for batch in found] == ["waiting", "complete"]
+
+
+def test_a_file_whose_name_is_in_no_encoding_is_read(camera: Camera) -> None:
+    folder = camera.put("b", images_paths_csv="paths\n", _SUCCESS="")
+    (folder / os.fsdecode(b"\x8a.jpg")).write_text("x")
+    assert camera.look()["b"].state == "complete"
+
+
 def test_a_batch_without_its_paths_is_waited_for_and_says_so(camera: Camera) -> None:
     camera.put("b", descriptors__x_pickle="x")
     camera.look()
@@ -137,7 +183,7 @@ def test_a_large_batch_is_read_over_several_looks(camera: Camera) -> None:
     assert camera.look()["b"].state == "complete"
 
 
-@pytest.mark.parametrize("name", ["-rf", "a..b", "a\nb", "a$b"])
+@pytest.mark.parametrize("name", ["-rf", "a..b", "a\nb", "a$b", "b" * 151, os.fsdecode(b"\x8a")])
 def test_a_name_that_can_be_no_partition_is_told(camera: Camera, name: str) -> None:
     camera.put(name, images_paths_csv="paths\n", _SUCCESS="")
     assert camera.look()[name].state == "unusable"

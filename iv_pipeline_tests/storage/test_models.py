@@ -6,7 +6,7 @@ import pytest
 from upath import UPath
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.storage.models import StoredModel, read_model, version_of, write_model
+from iv_pipeline.storage.models import FORMAT, StoredModel, read_model, version_of, write_model
 
 
 def stored(value: float = 1.0) -> StoredModel:
@@ -44,8 +44,8 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: {**facts, "format": 99}, "has the format 99, this version reads 2"),
-        (lambda _: {"format": 2}, "is no model"),
+        (lambda facts: {**facts, "format": 99}, f"has the format 99, this version reads {FORMAT}"),
+        (lambda _: {"format": FORMAT}, "is no model"),
         (lambda facts: {**facts, "arrays": "gone.npz"}, "is no model"),
         (lambda _: [], "is no model"),
     ],
