@@ -115,6 +115,23 @@ class SideBySide:
         return parts[0] if len(parts) == 1 else np.hstack(parts)
 
 
+def row_hashes(matrix: BatchedMatrix) -> NDArray[np.uint64]:
+    """Hash of each row, the same for equal rows, shape ``(n_rows,)``; other rows hardly ever share one.
+
+    The bits of the row times random odd numbers, added up modulo 2⁶⁴ (multilinear hashing, Lemire, Kaser 2014).
+    """
+    factors = np.random.default_rng(0).integers(0, 2**63, matrix.shape[1], dtype=np.uint64) * 2 + 1
+    parts = list(map_ordered(lambda index: _hashed(matrix.batch(index), factors), matrix.n_batches))
+    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+
+
+def _hashed(rows: NDArray[np.float32], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    bits = np.ascontiguousarray(rows + np.float32(0)).view(np.uint32).astype(np.uint64)  # −0 equals 0
+    bits *= factors
+    hashed: NDArray[np.uint64] = bits.sum(axis=1, dtype=np.uint64)
+    return hashed
+
+
 def n_workers() -> int:
     """Threads to use: ``IV_THREADS`` if set, else the cores this process may run on."""
     given = os.environ.get("IV_THREADS")

@@ -16,6 +16,7 @@ from iv_pipeline.learn.clustering import Attachment, NeighborModel
 from iv_pipeline.learn.labelling import Labeller, rule_from_arrays
 from iv_pipeline.learn.novelty import Novelty
 from iv_pipeline.learn.representation import Placement, Reduction, unpack_fit
+from iv_pipeline.learn.validity import ValidityRule
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import StoredModel, read_model
 from iv_pipeline.storage.names import given_names
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-VECTORS, NOVELTY, ROWS, REFERENCE = "vectors", "novelty", "rows", "reference"
+VECTORS, NOVELTY, ROWS, REFERENCE, VALIDITY = "vectors", "novelty", "rows", "reference", "validity"
 """Arrays of a stored model under these prefixes turn raw vectors into those that were clustered, say how far out
-a row lies, hold the rows of the fit that density methods attach others to, and say what its images look like, to
-measure the drift of later ones. Under the name of an algorithm
+a row lies, hold the rows of the fit that density methods attach others to, say what its images look like, to
+measure the drift of later ones, and which vectors are usable. Under the name of an algorithm
 lies what gives its labels, and ``numbers``: which label is which number in ``label_<algorithm>``; ``numbers``
 without a prefix says the same of the column ``cluster``."""
 
@@ -111,6 +112,7 @@ def unpack_labeller(stored: StoredModel, algorithm: str | None = None) -> Labell
         stored.arrays["numbers"] if algorithm is None else arrays["numbers"],
         Novelty.from_arrays(arrays_of(stored.arrays, NOVELTY)),
         {int(number): text for number, text in facts["names"].items()} if algorithm is None else {},
+        ValidityRule.from_arrays(arrays_of(stored.arrays, VALIDITY)),
     )
 
 

@@ -24,7 +24,7 @@ from iv_pipeline.assets.final import final, ranked_outliers, summary
 from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
 from iv_pipeline.assets.image_quality import image_quality
-from iv_pipeline.assets.init import init
+from iv_pipeline.assets.init import STATUS, init
 from iv_pipeline.assets.model import model
 from iv_pipeline.assets.neighbors import neighbors, winner_of
 from iv_pipeline.assets.outliers import outliers
@@ -37,10 +37,9 @@ from iv_pipeline.assets.stage import Stage
 from iv_pipeline.assets.statistics import statistics
 from iv_pipeline.assets.views import views
 from iv_pipeline.config import Choice, PipelineConfig, Settings
-from iv_pipeline.engine import SideBySide
-from iv_pipeline.learn.statistics import Statistics, compute_statistics, finite_rows
+from iv_pipeline.learn.statistics import Statistics, compute_statistics
 from iv_pipeline.metering import Meter, release_memory
-from iv_pipeline.storage.fit_set import FitSet
+from iv_pipeline.storage.fit_set import FitSet, rows_of
 from iv_pipeline.storage.formats import format_of, read_arrays, read_parquet, write_json
 from iv_pipeline.storage.io_managers import Written, facts_of
 from iv_pipeline.storage.layout import BATCH, CANDIDATE, NAMES, file_of
@@ -232,14 +231,15 @@ class Candidate:
         before = Statistics.from_arrays(read_arrays(stored))
         if not self._are_same_rows(str(name), before.n_rows):
             return None
-        blocks = self.current.config.blocks(str(name))
-        rows = SideBySide([self.fit_set.joined(block, len(self.joining)) for block in blocks])
-        usable = sum(int(finite_rows(rows.batch(i)).sum()) for i in range(rows.n_batches))
-        n_images = len(read_parquet(self.root / file_of("image_index")))
-        # the delivery was replaced meanwhile, or what joins says nothing of its own
-        if before.n_rows + rows.shape[0] != n_images or usable < LEAST_ROWS:
+        table = read_table(self.root / file_of("init", str(name)))
+        unusable = np.flatnonzero(table.column(STATUS).to_numpy(zero_copy_only=False) != "")
+        if not np.array_equal(unusable[unusable < before.n_rows], before.unusable):
             return None
-        return before.followed_by(compute_statistics(rows))
+        is_later = np.arange(table.n_rows) >= before.n_rows
+        # what joins may say nothing of its own
+        if is_later.sum() - np.count_nonzero(unusable >= before.n_rows) < LEAST_ROWS:
+            return None
+        return before.followed_by(compute_statistics(rows_of(table.vectors("descriptor"), is_later)))
 
     def _are_same_rows(self, name: str, n_rows: int) -> bool:
         """Whether the candidate begins with the rows of the fit in force; a delivery may have been replaced."""

@@ -9,7 +9,7 @@ import pandas as pd
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.learn.clustering import ALGORITHMS, Space
+from iv_pipeline.learn.clustering import ALGORITHMS, Space, fit_clusters
 from iv_pipeline.learn.numbering import number_by_size
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, table_from_arrays
@@ -34,7 +34,7 @@ def clustered(
     columns: dict[str, object] = {IMAGE_PATH: scaled.column(IMAGE_PATH).take(rows), scaler: X}
     counts = {}
     for trial in clustering_trials[clustering_trials["kept"]].to_dict("records"):
-        clustering = ALGORITHMS[trial["algorithm"]].fit(space, json.loads(trial["tried"]))
+        clustering = fit_clusters(ALGORITHMS[trial["algorithm"]], space, json.loads(trial["tried"]))
         columns[f"label_{trial['algorithm']}"] = number_by_size(clustering.labels)
         counts[f"n_clusters_{trial['algorithm']}"] = clustering.n_clusters
         context.log.info("clustered · %s · %d clusters", trial["algorithm"], clustering.n_clusters)

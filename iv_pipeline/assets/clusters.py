@@ -12,9 +12,9 @@ from iv_pipeline.assets.hierarchy import hierarchy_of
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.errors import InputError
+from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.labelling import under
-from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Attachment, Space
+from iv_pipeline.learn.clustering import ALGORITHMS, NOISE, Attachment, Space, fit_clusters
 from iv_pipeline.learn.labelling import n_labels_of, numbers_of, rule_of, rule_to_arrays
 from iv_pipeline.learn.numbering import carry_over, changes, number_by_size
 from iv_pipeline.learn.statistics import FiniteRows, finite_rows
@@ -40,7 +40,7 @@ CHANGES_KEY = b"iv_pipeline.changes"
     kinds=("scikitlearn", "hdbscan", "arrow"),
     heavy=True,
     checks={"every_image_labelled": "Has every usable image a label from the winning algorithm?"},
-    code_version="3",
+    code_version="4",
 )
 def clusters(
     context: dg.AssetExecutionContext,
@@ -84,7 +84,7 @@ def clusters(
         started = space
         if trial["won"] and start is not None:
             started = replace(space, previous=start[usable])  # it shares no hierarchy
-        clustering = algorithm.fit(started, json.loads(trial["tried"]))
+        clustering = fit_clusters(algorithm, started, json.loads(trial["tried"]))
         rule = rule_of(clustering)
         if isinstance(rule, Attachment):  # what only density methods need is made for them alone
             core_distance[usable] = space.hierarchy.core_distances
@@ -122,12 +122,22 @@ def clusters(
             "n_clusters": int((sizes.index != NOISE).sum()),
             "noise_share": noise,
             "mean_confidence": float(confidence[usable].mean()),
+            "distinct_vectors": space.n_distinct,
             **counts,
             **{f"clusters_{change}": int(n) for change, n in became["change"].value_counts().items()},
             "sizes": dg.MetadataValue.md(plots.inline(plots.cluster_sizes(sizes))),
         },
         lambda: [_all_labelled(cluster, usable, winner["algorithm"])],
+        _of_few(space, context.partition_key, config.trials.naming_budget),
     )
+
+
+def _of_few(space: Space, descriptor: str, naming_budget: int) -> list[Notice]:
+    """A notice if there are fewer distinct vectors than clusters were asked for."""
+    if space.n_distinct >= naming_budget:
+        return []
+    what = f"{space.n_rows:,} usable images have {space.n_distinct:,} distinct vectors and no more clusters"
+    return [Notice(what, where=f"descriptor {descriptor}")]
 
 
 def _all_labelled(cluster: np.ndarray, usable: np.ndarray, algorithm: str) -> Check:

@@ -8,6 +8,7 @@ from iv_pipeline.assets.clusters import changes_of
 from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.image_quality import NO_IMAGES
+from iv_pipeline.assets.init import STATUS
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
@@ -17,7 +18,6 @@ from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
 from iv_pipeline.learn.outliers import combine_outliers
-from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.formats import read_csv
 from iv_pipeline.storage.layout import NAMES, file_of
 from iv_pipeline.storage.names import given_names
@@ -33,14 +33,14 @@ def final(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     image_index: pd.DataFrame,
+    init: VectorTable,
     clusters: VectorTable,
     outliers: pd.DataFrame,
     cluster_profiles: pd.DataFrame,
 ) -> Result:
     """The labelled delivery: cluster, confidence, outlier verdict, status and name of every image."""
     cluster = clusters.column("cluster").to_numpy()
-    column = clusters.vectors(clusters.vector_columns[0])
-    usable = np.concatenate([finite_rows(column.batch(i)) for i in range(column.n_batches)])
+    reasons = init.column(STATUS).to_numpy(zero_copy_only=False)
     names = cluster_names(settings, context.partition_key, cluster_profiles)
     doubtful = _warn_of_names(context, settings, clusters, names)
     frame = pd.DataFrame(
@@ -50,7 +50,7 @@ def final(
             "confidence": clusters.column("confidence").to_numpy(),
             "is_outlier": outliers["is_outlier"],
             "outlier_score": outliers["score"],
-            "status": status_of(cluster, usable),
+            "status": status_of(cluster, reasons),
             "name": pd.Series(cluster).map(names).fillna(""),
         }
     )
@@ -60,7 +60,7 @@ def final(
         lambda: {
             "outliers": int(frame["is_outlier"].sum()),
             "noise_share": float((frame["status"] == "noise").mean()),
-            "unusable_rows": int((~usable).sum()),
+            "unusable_rows": int((reasons != "").sum()),
             "names_to_look_at": doubtful,
             "first_rows": dg.MetadataValue.md(frame.head(8).to_markdown(index=False)),
         },

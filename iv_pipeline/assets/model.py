@@ -12,12 +12,13 @@ import pandas as pd
 from iv_pipeline.assets.clusters import CORE_DISTANCE, rules_of
 from iv_pipeline.assets.final import cluster_names
 from iv_pipeline.assets.image_index import identities_of, require_same_images
+from iv_pipeline.assets.init import validity_of
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.representation import fit_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.engine import ArrayBatches
-from iv_pipeline.labelling import NOVELTY, REFERENCE, ROWS, VECTORS, under, unpack_labeller
+from iv_pipeline.labelling import NOVELTY, REFERENCE, ROWS, VALIDITY, VECTORS, under, unpack_labeller
 from iv_pipeline.learn.drift import reference_of
 from iv_pipeline.learn.labelling import labels_of
 from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty, scored_rows
@@ -35,7 +36,7 @@ LEAST_AGREEMENT = 0.97
     group="results",
     kinds=("numpy", "json"),
     heavy=True,
-    code_version="4",
+    code_version="5",
     checks={"labels_its_own_fit": "Do images of the fit get the clusters of the fit?"},
 )
 def model(
@@ -69,6 +70,7 @@ def model(
         **vectors,
         **under(NOVELTY, novelty.to_arrays()),
         **under(REFERENCE, reference.to_arrays()),
+        **under(VALIDITY, validity_of(init).to_arrays()),
         **_rows(representation, clusters, rules),
     }
     names = cluster_names(settings, partition, cluster_profiles)

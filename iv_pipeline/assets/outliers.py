@@ -6,6 +6,7 @@ import pandas as pd
 
 from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.hierarchy import hierarchy_of
+from iv_pipeline.assets.init import STATUS
 from iv_pipeline.assets.neighbors import graph_of, winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import Settings
@@ -22,10 +23,12 @@ SHOWN_IMAGES = 32
     kinds=("scikitlearn", "hdbscan", "parquet"),
     heavy=True,
     checks={"scores_in_range": "Does every score lie in [0, 1]?"},
+    code_version="2",
 )
 def outliers(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
+    init: VectorTable,
     scaled_pca: VectorTable,
     clustering_trials: pd.DataFrame,
     neighbors: VectorTable,
@@ -54,6 +57,9 @@ def outliers(
     flagged = ~usable
     flagged[usable] = flag(scores["score"], config.outliers.contamination)
     frame["is_outlier"] = flagged
+    frame["reason"] = np.where(flagged, f"far from every cluster of {context.partition_key}", "")
+    unusable = init.column(STATUS).to_numpy(zero_copy_only=False)
+    frame.loc[~usable, "reason"] = f"no usable vector of {context.partition_key}: " + unusable[~usable]
     ranked = frame.sort_values("score", ascending=False, kind="stable")
     return Result(
         frame,

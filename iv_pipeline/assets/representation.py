@@ -10,6 +10,7 @@ from iv_pipeline.assets.init import block_widths
 from iv_pipeline.assets.neighbors import winner_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import PipelineConfig, Settings
+from iv_pipeline.learn.duplicates import first_equal
 from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.learn.representation import (
     RECIPES,
@@ -39,7 +40,7 @@ KNOWN_SHARE = 0.5
     kinds=("umap", "arrow"),
     heavy=True,
     checks={"finite_values": "Is every vector finite whose raw vector is?"},
-    code_version="2",
+    code_version="3",
 )
 def representation(
     context: dg.AssetExecutionContext,
@@ -104,9 +105,19 @@ def _embedded(
         statistics, block_widths(init), recipe, config.embedding.variance, config.pca.max_components
     )
     parts = recipe.parts(widths)
-    source = reduction.reduce(init.vectors("descriptor"))
+    source = _reduced(reduction, init)
     vectors = _laid_out(settings, source, widths, parts)
     return reduction, parts, _placed(init, reduction, parts, source, vectors, config.seed)
+
+
+def _reduced(reduction: Reduction, init: VectorTable) -> np.ndarray:
+    """All rows, reduced; rows of equal raw vectors are equal, which float32 products alone do not ensure."""
+    matrix = init.vectors("descriptor")
+    source = reduction.reduce(matrix)
+    first = first_equal(matrix)
+    again = np.flatnonzero(first != np.arange(len(first)))
+    source[again] = source[first[again]]
+    return source
 
 
 def _made(config: PipelineConfig, name: str, init: VectorTable) -> str:
@@ -166,7 +177,7 @@ def _landmarks_before(
     before: VectorTable, reduction: Reduction, init: VectorTable
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reduced rows of all images, and the places of those that were landmarks before and are unchanged."""
-    source = reduction.reduce(init.vectors("descriptor"))
+    source = _reduced(reduction, init)
     row = pd.Index(before.column(IMAGE_PATH).to_pandas()).get_indexer(init.column(IMAGE_PATH).to_pandas())
     then = before.vectors("source").to_array()[row]
     then[row < 0] = np.nan

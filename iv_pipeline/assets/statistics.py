@@ -4,7 +4,9 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.init import block_widths, count_unusable
 from iv_pipeline.assets.stage import Result, stage
+from iv_pipeline.errors import Notice
 from iv_pipeline.learn.statistics import Statistics, compute_statistics
 from iv_pipeline.storage.tables import VectorTable
 
@@ -13,11 +15,6 @@ from iv_pipeline.storage.tables import VectorTable
 def statistics(context: dg.AssetExecutionContext, init: VectorTable) -> Result:
     """Count, mean, extremes, quartiles and covariance of the usable rows; which rows are not usable."""
     computed = compute_statistics(init.vectors("descriptor"))
-    if len(computed.unusable):
-        first = ", ".join(str(row) for row in computed.unusable[:5])
-        context.log.warning(
-            "%d rows hold NaN or infinite values and take no part (first: %s)", len(computed.unusable), first
-        )
     n_constant = int(computed.constant.sum())
     if n_constant:
         first = ", ".join(str(i) for i in np.flatnonzero(computed.constant)[:5])
@@ -32,7 +29,21 @@ def statistics(context: dg.AssetExecutionContext, init: VectorTable) -> Result:
             "total_variance": float(np.trace(computed.covariance)),
             "features_at_a_glance": dg.MetadataValue.md(_describe(computed)),
         },
+        notices=_of_unusable(init, context.partition_key),
     )
+
+
+def _of_unusable(init: VectorTable, descriptor: str) -> list[Notice]:
+    """A notice for each reason why vectors are unusable; a combination repeats none of its descriptors."""
+    if len(block_widths(init)) > 1:
+        return []
+    return [
+        Notice(
+            f"{n:,} of {init.n_rows:,} vectors are unusable ({reason}): they take no part and get no cluster",
+            where=f"descriptor {descriptor}",
+        )
+        for reason, n in count_unusable(init).items()
+    ]
 
 
 def _describe(computed: Statistics) -> str:

@@ -13,6 +13,7 @@ from iv_pipeline.learn.pca import PCA, Projection, fit_pca
 from iv_pipeline.learn.pictures import picture_views
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
+from iv_pipeline.learn.validity import fit_validity, without_unusable
 from iv_pipeline.storage.fit_set import FitSet
 from iv_pipeline.storage.tables import IMAGE_PATH, as_strings, table_from_arrays
 
@@ -23,7 +24,7 @@ PICTURES = "pictures"
 """What stands for a descriptor in the names of their columns."""
 
 
-@stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="3")
+@stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="4")
 def views(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:
@@ -43,7 +44,10 @@ def views(
     }
     kept: dict[str, PCA] = {}
     for name in config.descriptors:
-        sample = ArrayBatches(delivery.vectors(name).take(rows))
+        delivered = delivery.vectors(name)
+        rule = fit_validity(delivered, f"descriptor {name}")
+        raw = delivered.take(rows)
+        sample = ArrayBatches(without_unusable(raw, rule.codes(raw)))
         statistics = compute_statistics(sample)
         most = config.pca.max_components
         maps = {

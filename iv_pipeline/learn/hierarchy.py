@@ -296,7 +296,8 @@ def extract_dbscan(
     """
     from hdbscan._hdbscan_tree import labelling_at_cut
 
-    labels = labelling_at_cut(hierarchy.linkage, eps, min_cluster_size).astype(np.int32)
+    above = np.nextafter(eps, np.inf)  # hdbscan cuts merges at `eps` itself, which are within it
+    labels = labelling_at_cut(hierarchy.linkage, above, min_cluster_size).astype(np.int32)
     dense = hierarchy.core_distances <= eps
     labels[~dense] = -1  # the cut leaves each of them a cluster of its own
     neighbor_labels = np.where(dense[graph.indices] & (graph.distances <= eps), labels[graph.indices], -1)

@@ -18,6 +18,7 @@ from iv_pipeline.learn.clustering import (
     NeighborModel,
     PrototypeModel,
     Space,
+    fit_clusters,
 )
 from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.representation import (
@@ -30,6 +31,7 @@ from iv_pipeline.learn.representation import (
 )
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics, finite_rows
+from iv_pipeline.learn.validity import NOT_FINITE, REASONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from iv_pipeline.learn.clustering import Model
     from iv_pipeline.learn.novelty import Novelty
+    from iv_pipeline.learn.validity import ValidityRule
 
 RULES: dict[str, type[Any]] = {
     "prototypes": PrototypeModel,
@@ -111,23 +114,25 @@ def _named(cluster: NDArray[np.int32], names: Mapping[int, str]) -> NDArray[np.o
 
 
 def status_of(
-    cluster: NDArray[np.int32], usable: NDArray[np.bool_], known: NDArray[np.bool_] | None = None
-) -> NDArray[np.str_]:
-    """In words, why an image has its cluster or has none.
+    cluster: NDArray[np.int32], reasons: NDArray[np.object_], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.object_]:
+    """Words for why an image has its cluster or has none, shape ``(n_rows,)``.
 
     Parameters
     ----------
     cluster
         −1 for none, shape ``(n_rows,)``.
-    usable
-        Whether the vector of each row is finite.
+    reasons
+        Why the vector of each row is unusable, one of `iv_pipeline.learn.validity.REASONS`; empty if it is usable.
     known
         Whether each row is like rows of the fit; None if all are rows of the fit themselves.
     """
-    status = np.where(cluster == NOISE, "noise", "ok")
+    status = np.where(cluster == NOISE, "noise", "ok").astype(object)
     if known is not None:
-        status = np.where(usable & ~known, "unknown: far from every image of the fit", status)
-    return np.where(usable, status, "unusable: NaN or infinite values")
+        status[~known] = "unknown: far from every image of the fit"
+    unusable = reasons != ""
+    status[unusable] = "unusable: " + reasons[unusable]
+    return status
 
 
 class Representation(Protocol):
@@ -168,6 +173,8 @@ class Labeller:
         Of components: says which rows are outliers, and which are like nothing in the fit; None to label all rows.
     names
         Of the clusters, by number.
+    validity
+        Says which raw vectors are usable; None for all that are finite.
     """
 
     representation: Representation
@@ -175,6 +182,7 @@ class Labeller:
     numbers: NDArray[np.int32]
     novelty: Novelty | None = None
     names: Mapping[int, str] = field(default_factory=dict)
+    validity: ValidityRule | None = None
 
     def named(self, names: Mapping[int, str]) -> Labeller:
         """The same, with names that people have given since to some of its clusters."""
@@ -196,7 +204,7 @@ class Labeller:
         Returns
         -------
         cluster
-            Shape ``(n_rows,)``, int32; −1 for noise, for rows with NaN or infinite values, for rows that lie far
+            Shape ``(n_rows,)``, int32; −1 for noise, for unusable rows, for rows that lie far
             from all rows of the fit, and for rows whose nearest cluster has no row of the fit.
         confidence
             Shape ``(n_rows,)``, float32, in [0, 1]; 0 where the cluster is −1.
@@ -233,8 +241,10 @@ class Labeller:
         n_features = self.representation.n_features
         if matrix.shape[1] != n_features:
             raise ValueError(f"descriptors of {matrix.shape[1]} features: the fit had {n_features}")
+        reasons = self._unusable(matrix)
         components = self.representation.components(matrix)
-        usable = finite_rows(components)
+        reasons[(reasons == "") & ~finite_rows(components)] = REASONS[NOT_FINITE]
+        usable = reasons == ""
         rows = components if usable.all() else components[usable]
         score = np.ones(len(components), np.float32)  # what cannot be read should not be trained on
         score[usable] = self.novelty.score(rows) if self.novelty else 0
@@ -256,10 +266,17 @@ class Labeller:
                 "confidence": confidence,
                 "is_outlier": outlier,
                 "outlier_score": score,
-                "status": status_of(cluster, usable, known),
+                "status": status_of(cluster, reasons, known),
                 "name": _named(cluster, self.names),
             }
         )
+
+    def _unusable(self, matrix: BatchedMatrix) -> NDArray[np.object_]:
+        """Why each raw vector is unusable, empty for usable ones, shape ``(n_rows,)``."""
+        if self.validity is None:
+            return np.full(matrix.shape[0], "", object)
+        codes = [np.empty(0, np.uint8), *map_rows(self.validity.codes, matrix)]
+        return np.array(REASONS, object)[np.concatenate(codes)]
 
     def _assign(self, reduced: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         if isinstance(self.model, NeighborModel):
@@ -346,7 +363,7 @@ def fit_labeller(
             turned = Placement(reduction, parts, source, embedding, seed=seed)
     vectors = embedding if recipe.embed else turned.reduce(matrix)
     space = Space(vectors, seed, n_neighbors, min_samples)
-    clustering = ALGORITHMS[algorithm].fit(space, parameters)
+    clustering = fit_clusters(ALGORITHMS[algorithm], space, parameters)
     rule = rule_of(clustering)
     model = (
         NeighborModel(vectors, clustering.labels, space.hierarchy.core_distances, rule, seed)

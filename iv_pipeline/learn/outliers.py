@@ -153,7 +153,7 @@ def combine_outliers(
     Parameters
     ----------
     descriptors
-        By name, frames with `image_path`, `score`, `is_outlier` and the methods' scores.
+        By name, frames with `image_path`, `score` and `reason`, which is empty for images that are no outliers.
     quality
         Frame with `image_path`, `score`, `reasons` and `duplicate_group`; None without pictures.
     order
@@ -180,13 +180,9 @@ def combine_outliers(
     else:
         bad = pd.Series(0.0, index=index)
         group = pd.Series(np.int32(-1), index=index)
-    flagged = {
-        name: frame.set_index("image_path")["is_outlier"].reindex(index, fill_value=False)
-        for name, frame in descriptors.items()
-    }
-    for name, flags in flagged.items():
-        words = f"far from every cluster of {name}"
-        reasons = reasons.where(~flags, reasons.where(reasons == "", reasons + "; ") + words)
+    for frame in descriptors.values():
+        words = frame.set_index("image_path")["reason"].reindex(index).fillna("")
+        reasons = reasons.where(words == "", reasons.where(reasons == "", reasons + "; ") + words)
     combined = pd.DataFrame(
         {
             "score": 1 - (1 - bad) * (1 - strange),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from iv_pipeline.engine import blas_threads, map_ordered, map_rows
+from iv_pipeline.learn.duplicates import distinct_rows
 from iv_pipeline.learn.embedding import (
     LONG_ROWS,
     PLACED_ROWS,
@@ -121,22 +122,23 @@ class Embedder:
         Parameters
         ----------
         parts
-            Each of shape ``(n_rows, n_features_of_part)``, float32, finite.
+            Each of shape ``(n_rows, n_features_of_part)``, float32, finite; the first has all columns.
         leading
             The columns that the layout starts from, shape ``(n_rows, n_leading)``.
 
         Returns
         -------
         numpy.ndarray
-            Shape ``(n_rows, n_components)``, float32.
+            Shape ``(n_rows, n_components)``, float32; equal rows are in one place.
         """
+        rows, inverse = distinct_rows(parts[0])
         fuzzy = sum(
-            fuzzy_graph(neighbor_graph(part, self.n_neighbors - 1, self.seed), self.n_neighbors)
+            fuzzy_graph(neighbor_graph(part[rows], self.n_neighbors - 1, self.seed), self.n_neighbors)
             for part in parts
         )
-        start = start_from(leading, self.n_components, self.seed)
+        start = start_from(leading[rows], self.n_components, self.seed)
         n_epochs = self.n_epochs or (100 if len(start) < LONG_ROWS else 50)
-        return lay_out(fuzzy, start, min_dist=self.min_dist, n_epochs=n_epochs, seed=self.seed)
+        return lay_out(fuzzy, start, min_dist=self.min_dist, n_epochs=n_epochs, seed=self.seed)[inverse]
 
 
 def weights(variance: NDArray[np.floating[Any]], whiten: bool) -> NDArray[np.float64]:

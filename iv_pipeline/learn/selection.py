@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space
+from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space, fit_clusters
 from iv_pipeline.learn.criteria import (
     UNDEFINED,
     Predictor,
@@ -338,14 +338,16 @@ def _try(
     """One trial; what takes further fits is scored at the budget alone, unless `in_full`."""
     began = time.perf_counter()
     algorithm = ALGORITHMS[name]
-    clustering = algorithm.fit(candidate.space, parameters)
+    clustering = fit_clusters(algorithm, candidate.space, parameters)
     seconds = time.perf_counter() - began
     at_budget = in_full or clustering.n_clusters >= BUDGET_TOLERANCE * budget
-    refit = (lambda part: algorithm.fit(part, parameters)) if at_budget and candidate.parts else None
+    refit = (
+        (lambda part: fit_clusters(algorithm, part, parameters)) if at_budget and candidate.parts else None
+    )
     predicted_by = judge.predict(clustering.labels)
     if at_budget:  # it takes a fit for each descriptor left out
         predicted_by |= {
-            left_out: judge.predict_without(left_out, algorithm.fit(space, parameters).labels)
+            left_out: judge.predict_without(left_out, fit_clusters(algorithm, space, parameters).labels)
             for left_out, space in candidate.without.items()
         }
     measured = judge.score(candidate.space, clustering, predicted_by, refit)

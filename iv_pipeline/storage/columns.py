@@ -46,7 +46,10 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "image_id": "row in the delivery, and in every table",
         "vehicle_id": "vehicle that the path names, where delivery.identity says how",
     },
-    "init": {"descriptor": "raw vector; for a combination those of its descriptors side by side"},
+    "init": {
+        "descriptor": "raw vector, NaN if unusable; for a combination those of its descriptors side by side",
+        "status": "why the vector is unusable; empty if it is usable",
+    },
     "views": {"row": "row in the delivery"},
     "clustering_trials": {
         "tried": "parameters as they were asked for, as JSON",
@@ -76,6 +79,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "lof": "local outlier factor (Breunig et al. 2000), in [0, 1]",
         "glosh": "outlier score of the density hierarchy (Campello et al. 2015), in [0, 1]",
         "score": "mean of the methods, in [0, 1]; 1 for rows that cannot be used",
+        "reason": "why the image is an outlier, in words; empty if it is none",
     },
     "image_quality": {
         "width": "pixels",

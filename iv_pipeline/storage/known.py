@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.engine import BATCH_ROWS
+from iv_pipeline.engine import BATCH_ROWS, row_hashes
 from iv_pipeline.storage.batches import CONTENT
 from iv_pipeline.storage.tables import IMAGE_PATH
 
@@ -110,7 +110,7 @@ def _same_vectors(batch: Images, others: Images, rows: set[int]) -> list[tuple[i
         return []
     opened = {name: (batch.vectors[name](), others.vectors[name]()) for name in shared}
     # the narrowest tells them apart as well as any, and is read fastest
-    mine, theirs = (hashes(m) for m in min(opened.values(), key=lambda pair: pair[0].shape[1]))
+    mine, theirs = (row_hashes(m) for m in min(opened.values(), key=lambda pair: pair[0].shape[1]))
     candidates = np.array(sorted(rows), np.int64)
     candidates = candidates[np.isin(mine[candidates], theirs)]
     values, first = np.unique(theirs, return_index=True)
@@ -143,20 +143,3 @@ def _equal_some(
     same: NDArray[np.bool_] = (a.view(np.uint32) == b.view(np.uint32)).all(axis=1)
     same &= np.isfinite(a).all(axis=1)
     return same
-
-
-def hashes(matrix: Vectors) -> NDArray[np.uint64]:
-    """A number for each row, the same for equal rows, shape ``(n_rows,)``; other rows hardly ever share one.
-
-    The bits of the row times random odd numbers, added up modulo 2⁶⁴ (multilinear hashing, Lemire, Kaser 2014).
-    """
-    factors = np.random.default_rng(0).integers(0, 2**63, matrix.shape[1], dtype=np.uint64) * 2 + 1
-    parts = [_hashed(matrix.batch(i), factors) for i in range(matrix.n_batches)]
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
-
-
-def _hashed(rows: NDArray[np.float32], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    bits = np.ascontiguousarray(rows).view(np.uint32).astype(np.uint64)
-    bits *= factors
-    hashed: NDArray[np.uint64] = bits.sum(axis=1, dtype=np.uint64)
-    return hashed

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from upath import UPath
 
-FORMAT = 2
+FORMAT = 3
 """Raised when what is stored is read differently."""
 
 

@@ -10,8 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture as ReferenceMixture
 
 from iv_pipeline.engine import ArrayBatches
-from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import ALGORITHMS, Space, base, kmeans, mixture
+from iv_pipeline.learn.clustering import ALGORITHMS, Space, base, fit_clusters, kmeans, mixture
 from iv_pipeline.learn.clustering.base import PrototypeModel
 from iv_pipeline.learn.clustering.kmeans import lloyd
 from iv_pipeline.learn.clustering.leiden import divide, prototype_graph
@@ -220,10 +219,31 @@ def test_repeated_rows_leave_as_many_prototypes_as_there_are_places() -> None:
     assert counts.sum() == len(X)
 
 
-def test_more_clusters_than_rows_are_refused_with_a_remedy() -> None:
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("n_distinct", [3, 5])
+def test_few_distinct_rows_get_a_cluster_each_and_equal_rows_the_same(name: str, n_distinct: int) -> None:
+    kinds = np.random.default_rng(0).normal(0, 4, (n_distinct, 8)).astype(np.float32)
+    X = kinds[np.arange(240) % n_distinct]
+    for parameters in ALGORITHMS[name].grid((5, 10)):
+        clustering = fit_clusters(ALGORITHMS[name], Space(X), parameters)
+        assert np.isfinite(clustering.confidence).all()
+        labels = clustering.labels.reshape(-1, n_distinct)
+        assert (labels == labels[0]).all()
+        assert sorted(labels[0]) == list(range(n_distinct))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_equal_rows_among_others_get_one_cluster(name: str) -> None:
+    X, _ = blobs(600)
+    repeated = np.concatenate([X, np.repeat(X[:5], 71, axis=0)])
+    for parameters in ALGORITHMS[name].grid((5, 10)):
+        labels = fit_clusters(ALGORITHMS[name], Space(repeated), parameters).labels
+        assert (labels[len(X) :].reshape(5, 71) == labels[:5, None]).all()
+
+
+def test_no_more_clusters_than_rows_are_made() -> None:
     X, _ = blobs(20)
-    with pytest.raises(InputError, match="50 clusters were asked for and only 20 rows are usable: lower"):
-        ALGORITHMS["kmeans"].fit(Space(X), {"n_clusters": 50})
+    assert fit_clusters(ALGORITHMS["kmeans"], Space(X), {"n_clusters": 50}).n_clusters == 20
 
 
 def test_confidence_is_the_simplified_silhouette() -> None:

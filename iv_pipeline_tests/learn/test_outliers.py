@@ -60,8 +60,9 @@ def test_no_more_are_flagged_than_expected_and_those_score_highest(
         assert scores[flagged].min() > scores[~flagged].max()
 
 
-def frame(scores: list[float], flagged: list[bool]) -> pd.DataFrame:
-    return pd.DataFrame({"image_path": ["a", "b", "c"], "score": scores, "is_outlier": flagged})
+def frame(name: str, scores: list[float], flagged: list[bool]) -> pd.DataFrame:
+    reasons = [f"far from every cluster of {name}" if flag else "" for flag in flagged]
+    return pd.DataFrame({"image_path": ["a", "b", "c"], "score": scores, "reason": reasons})
 
 
 def test_a_bad_picture_leads_and_says_why() -> None:
@@ -74,7 +75,7 @@ def test_a_bad_picture_leads_and_says_why() -> None:
         }
     )
     ranked = combine_outliers(
-        {"osnet": frame([0.2, 0.6, 0.1], [False, True, False])}, quality, ["a", "b", "c"]
+        {"osnet": frame("osnet", [0.2, 0.6, 0.1], [False, True, False])}, quality, ["a", "b", "c"]
     )
     assert ranked["image_path"].tolist() == ["c", "b", "a"]
     assert ranked["reasons"].tolist() == ["dark: mean 0.02", "far from every cluster of osnet", ""]
@@ -83,8 +84,8 @@ def test_a_bad_picture_leads_and_says_why() -> None:
 
 def test_without_pictures_descriptors_decide_alone() -> None:
     both = {
-        "x": frame([0.2, 0.6, 0.1], [False, True, False]),
-        "y": frame([0.4, 0.8, 0.1], [False, True, False]),
+        "x": frame("x", [0.2, 0.6, 0.1], [False, True, False]),
+        "y": frame("y", [0.4, 0.8, 0.1], [False, True, False]),
     }
     ranked = combine_outliers(both, None, ["a", "b", "c"])
     assert ranked["score"].tolist() == pytest.approx([0.7, 0.3, 0.1])

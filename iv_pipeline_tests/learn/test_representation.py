@@ -90,6 +90,23 @@ def test_fused_graphs_show_more_than_each_block_alone() -> None:
     assert found(blocks, "fusion") > 0.9
 
 
+def test_equal_rows_are_embedded_in_one_place() -> None:
+    _, blocks = two_blocks()
+    repeated = [np.concatenate([block, np.repeat(block[:3], 71, axis=0)]) for block in blocks]
+    vectors = represent(repeated, RECIPES["fusion"], Embedder(n_components=2, n_epochs=10))
+    assert (vectors[len(blocks[0]) :].reshape(3, 71, 2) == vectors[:3, None]).all()
+
+
+@pytest.mark.parametrize("n_distinct", [2, 3, 5])
+def test_few_distinct_rows_are_embedded_apart(n_distinct: int) -> None:
+    rows = np.arange(60) % n_distinct
+    vectors = represent(
+        [np.eye(n_distinct, 4, dtype=np.float32)[rows]], RECIPES["umap"], Embedder(n_epochs=10)
+    )
+    assert np.isfinite(vectors).all()
+    assert len(np.unique(vectors, axis=0)) == n_distinct
+
+
 def test_one_seed_makes_one_embedding() -> None:
     _, blocks = two_blocks(300)
     first, second = (represent(blocks, RECIPES["fusion"], EMBEDDER) for _ in range(2))

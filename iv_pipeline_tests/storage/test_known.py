@@ -7,8 +7,9 @@ import pandas as pd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iv_pipeline.engine import row_hashes
 from iv_pipeline.storage.fit_set import FitVectors, rows_of
-from iv_pipeline.storage.known import Images, duplicates, hashes
+from iv_pipeline.storage.known import Images, duplicates
 from iv_pipeline.storage.tables import table_from_arrays
 
 
@@ -40,7 +41,7 @@ def test_rows_have_the_same_hash_if_they_are_equal_bit_by_bit_and_hardly_ever_el
 ) -> None:
     rng = np.random.default_rng(seed)
     X = rng.integers(0, 3, (n, width)).astype(np.float32)
-    of_row = hashes(column(X))
+    of_row = row_hashes(column(X))
     same = (X[:, None, :] == X[None, :, :]).all(axis=2)
     np.testing.assert_array_equal(of_row[:, None] == of_row[None, :], same)
 

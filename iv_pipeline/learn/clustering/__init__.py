@@ -9,6 +9,7 @@ from iv_pipeline.learn.clustering.base import (
     Model,
     PrototypeModel,
     Space,
+    fit_clusters,
 )
 from iv_pipeline.learn.clustering.density import DBSCAN, HDBSCAN, NeighborModel
 from iv_pipeline.learn.clustering.kmeans import KMeans, MiniBatchKMeans
@@ -40,4 +41,5 @@ __all__ = [
     "NeighborModel",
     "PrototypeModel",
     "Space",
+    "fit_clusters",
 ]

@@ -13,7 +13,6 @@ from iv_pipeline.learn.clustering.base import (
     PrototypeModel,
     Space,
     cluster_prototypes_as_before,
-    require_rows,
 )
 from iv_pipeline.learn.ward import cut_tree
 
@@ -33,7 +32,6 @@ class Agglomerative:
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Cluster the prototypes of `space`, and its rows with them."""
         n_clusters = parameters["n_clusters"]
-        require_rows(space, n_clusters)
         prototypes, _ = space.prototypes
         if space.previous is None or space.start(n_clusters) is None:
             of_prototypes = cut_tree(space.ward_merges, len(prototypes), n_clusters)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from iv_pipeline.engine import ArrayBatches, BatchedMatrix, map_rows
-from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering.lloyd import lloyd
+from iv_pipeline.learn.duplicates import distinct_rows, first_equal
 from iv_pipeline.learn.hierarchy import Hierarchy, build_hierarchy
 from iv_pipeline.learn.neighbors import NeighborGraph, neighbor_graph
 from iv_pipeline.learn.ward import ward_merges
@@ -26,6 +26,8 @@ ROWS_PER_PROTOTYPE = 50
 PROTOTYPE_ROUNDS = 6
 """Rounds of Lloyd's algorithm that place them."""
 NOISE = -1
+COUNTS = ("n_clusters", "n_components")
+"""Parameters that ask for a number of clusters."""
 
 
 @dataclass
@@ -63,6 +65,16 @@ class Space:
         """Number of rows."""
         return len(self.X)
 
+    @cached_property
+    def first_equal(self) -> NDArray[np.int64]:
+        """Index of the first row that equals each row, shape ``(n_rows,)``."""
+        return first_equal(self.X)
+
+    @property
+    def n_distinct(self) -> int:
+        """Number of distinct rows."""
+        return int((self.first_equal == np.arange(self.n_rows)).sum())
+
     @property
     def batches(self) -> BatchedMatrix:
         """The rows, batch by batch."""
@@ -98,15 +110,16 @@ class Space:
     def prototypes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At most `N_PROTOTYPES` centroids, and how many rows each stands for.
 
-        The rows themselves if they are few; otherwise centroids of k-means, started from random rows.
+        The distinct rows themselves if they are few; otherwise centroids of k-means, started from random rows.
         """
-        if self.n_rows <= N_PROTOTYPES:
-            return self.X, np.ones(self.n_rows, np.int64)
-        rows = np.random.default_rng(self.seed + 1).permutation(self.n_rows)
-        sample = self.X[np.sort(rows[: N_PROTOTYPES * ROWS_PER_PROTOTYPE])]
-        drawn = self.X[rows[: 4 * N_PROTOTYPES]]
-        _, first = np.unique(drawn, axis=0, return_index=True)  # equal rows would share one prototype
-        centroids = lloyd(ArrayBatches(sample), drawn[np.sort(first)[:N_PROTOTYPES]], PROTOTYPE_ROUNDS)
+        rows, counts = np.unique(self.first_equal, return_counts=True)
+        if len(rows) <= N_PROTOTYPES:
+            return self.X[rows], counts
+        order = np.random.default_rng(self.seed + 1).permutation(self.n_rows)
+        sample = self.X[np.sort(order[: N_PROTOTYPES * ROWS_PER_PROTOTYPE])]
+        drawn = self.X[order[: 4 * N_PROTOTYPES]]
+        first, _ = distinct_rows(drawn)  # equal rows would share one prototype
+        centroids = lloyd(ArrayBatches(sample), drawn[first[:N_PROTOTYPES]], PROTOTYPE_ROUNDS)
         nearest, _ = self.predict(PrototypeModel(centroids, np.arange(len(centroids), dtype=np.int32)))
         counts = np.bincount(nearest, minlength=len(centroids))
         return centroids[counts > 0], counts[counts > 0]
@@ -242,19 +255,27 @@ class PrototypeModel:
         return labels, confidence.clip(0, 1)
 
 
-def require_rows(space: Space, n_clusters: int) -> None:
-    """Refuse to make more clusters than there are rows.
+def fit_clusters(algorithm: Algorithm, space: Space, parameters: Mapping[str, Any]) -> Clustering:
+    """Cluster the rows of `space`; equal rows get one cluster, and there are no more clusters than distinct rows.
 
-    Raises
-    ------
-    InputError
-        If there are fewer rows than clusters.
+    Rows weigh as often as they occur. An algorithm may break ties between equal rows by their order, so each row
+    gets the label of the first that equals it.
+
+    Parameters
+    ----------
+    algorithm
+        What clusters.
+    space
+        Rows to cluster.
+    parameters
+        Of the algorithm, as from its grid.
     """
-    if space.n_rows < n_clusters:
-        raise InputError(
-            f"{n_clusters} clusters were asked for and only {space.n_rows} rows are usable: lower n_clusters "
-            "and naming_budget in the section 'trials' of the configuration"
-        )
+    feasible = {
+        key: min(value, space.n_distinct) if key in COUNTS else value for key, value in parameters.items()
+    }
+    clustering = algorithm.fit(space, feasible)
+    first = space.first_equal
+    return replace(clustering, labels=clustering.labels[first], confidence=clustering.confidence[first])
 
 
 def own_prototypes(space: Space) -> NDArray[np.int32]:

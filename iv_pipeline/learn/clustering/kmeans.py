@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from iv_pipeline.learn.clustering.base import Clustering, PrototypeModel, Space, require_rows
+from iv_pipeline.learn.clustering.base import Clustering, PrototypeModel, Space
 from iv_pipeline.learn.clustering.lloyd import lloyd
 from iv_pipeline.learn.precision import product_dtype
 
@@ -37,7 +37,6 @@ class KMeans:
         from sklearn.cluster import KMeans as Estimator
 
         n_clusters = parameters["n_clusters"]
-        require_rows(space, n_clusters)
         centroids: NDArray[Any] | None = space.start(n_clusters)
         if centroids is None:
             with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):
@@ -71,7 +70,6 @@ class MiniBatchKMeans:
         from sklearn.cluster import MiniBatchKMeans as Estimator
 
         n_clusters = parameters["n_clusters"]
-        require_rows(space, n_clusters)
         start = space.start(n_clusters)
         how: dict[str, Any] = {"n_init": 3} if start is None else {"n_init": 1, "init": start}
         with threadpool_limits(DETERMINISTIC_THREADS, user_api="openmp"):

@@ -21,7 +21,6 @@ from iv_pipeline.learn.clustering.base import (
     Space,
     cluster_prototypes_as_before,
     own_prototypes,
-    require_rows,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ class Leiden:
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Divide the neighbour graph of `space` into communities."""
         n_clusters = parameters["n_clusters"]
-        require_rows(space, n_clusters)
         prototypes, _ = space.prototypes
         own = own_prototypes(space)
         used = np.unique(own)  # of prototypes in one place the first has all the rows

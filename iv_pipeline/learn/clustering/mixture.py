@@ -14,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from iv_pipeline.engine import BatchedMatrix, blas_threads, map_rows
-from iv_pipeline.learn.clustering.base import Clustering, PrototypeModel, Space, require_rows
+from iv_pipeline.learn.clustering.base import Clustering, PrototypeModel, Space
 from iv_pipeline.learn.clustering.kmeans import DETERMINISTIC_THREADS, sample_rows
 
 if TYPE_CHECKING:
@@ -90,7 +90,6 @@ class GaussianMixture:
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Fit the mixture to the rows of `space`, started from k-means."""
         n_components = parameters["n_components"]
-        require_rows(space, n_components)
         floor = max(FLOOR_SHARE * _mean_variance(space.batches), 1e-12)
         model = fit_mixture(space.batches, _start(space, n_components), floor)
         labels, confidence = space.predict(model)
