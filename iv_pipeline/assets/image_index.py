@@ -19,6 +19,7 @@ VEHICLE = "vehicle_id"
     kinds=("pandas", "parquet"),
     partitioned=False,
     checks={"paths_are_unique": "Is every image named once?"},
+    code_version="2",
 )
 def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> Result:
     """Every image of the delivery in its order: id, path, vehicle identity and labels where there are any."""
