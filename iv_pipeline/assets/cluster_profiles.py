@@ -30,7 +30,7 @@ SHOWN_CLUSTERS = 48
 SHOWN = ["cluster", "size", "cohesion", "separation", "color", "majority_label", "proposed_name"]
 
 
-@stage(group="results", kinds=("pandas", "pillow", "parquet"))
+@stage(group="results", kinds=("pandas", "pillow", "parquet"), code_version="2")
 def cluster_profiles(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -24,7 +24,7 @@ PICTURES = "pictures"
 """What stands for a descriptor in the names of their columns."""
 
 
-@stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="4")
+@stage(group="delivery", kinds=("arrow", "numpy"), partitioned=False, heavy=True, code_version="5")
 def views(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:

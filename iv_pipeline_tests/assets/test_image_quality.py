@@ -38,7 +38,7 @@ def measure(pipeline: Pipeline) -> pd.DataFrame:
 def rank(pipeline: Pipeline) -> pd.DataFrame:
     """Outliers over all descriptors, none of which finds anything strange."""
     paths = pipeline.read("image_index")["image_path"]
-    calm = pd.DataFrame({"image_path": paths, "score": np.float32(0), "is_outlier": False})
+    calm = pd.DataFrame({"image_path": paths, "score": np.float32(0), "is_outlier": False, "reason": ""})
     write_parquet(calm, UPath(pipeline.path("outliers", "vdc_type")))
     result = pipeline.materialise("ranked_outliers")
     assert result.success, reasons(result)
