@@ -14,6 +14,7 @@ from iv_pipeline.config import Settings
 from iv_pipeline.engine import BatchedMatrix, SideBySide
 from iv_pipeline.errors import DeliveryError
 from iv_pipeline.storage.fit_set import FitVectors
+from iv_pipeline.storage.matrix import ChunkedRows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_strings, as_vectors, vector_type
 
 BLOCKS_KEY = b"iv_pipeline.blocks"
@@ -53,7 +54,7 @@ def _describe(blocks: dict[str, FitVectors]) -> str:
             "descriptor": name,
             "features": vectors.shape[1],
             "stored as": str(getattr(vectors.stored, "dtype", "")),
-            "mapped from the file": isinstance(vectors.stored, np.memmap),
+            "mapped from the file": isinstance(vectors.stored, np.memmap | ChunkedRows),
         }
         for name, vectors in blocks.items()
     ]
