@@ -27,6 +27,7 @@ BLOCKS_KEY = b"iv_pipeline.blocks"
     # "Materialize all" makes all of a descriptor in one run if its first stage waits for what later ones read
     deps=["views"],
     checks={"rows_match_index": "Has every image of the index one vector?"},
+    code_version="2",  # columns that count rows are left out
 )
 def init(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
