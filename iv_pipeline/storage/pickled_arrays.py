@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iv_pipeline.storage.matrix import FormatError, is_number, require_numbers
-from iv_pipeline.storage.safe_pickle import ByteText, Call, Name, Span, holds
+from iv_pipeline.storage.pickle_machine import ByteText, Call, Name, Span, holds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from iv_pipeline.storage.matrix import FormatError, Matrix, choose_key, choose_matrix, finished, ignored
+from iv_pipeline.storage.pickle_machine import Call
 from iv_pipeline.storage.pickled_arrays import array_of, object_items, raw_bytes, stack, text_items
-from iv_pipeline.storage.safe_pickle import Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,9 +20,10 @@ from iv_pipeline.storage.matrix import (
     finished,
     ignored,
 )
+from iv_pipeline.storage.pickle_machine import Call
 from iv_pipeline.storage.pickled_arrays import array_of, described, object_items, stack, text_items
 from iv_pipeline.storage.pickled_frames import read_frame, read_object_table
-from iv_pipeline.storage.safe_pickle import Call, read_safely
+from iv_pipeline.storage.safe_pickle import read_safely
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
