@@ -38,7 +38,7 @@ from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.storage.delivery import Delivery
 from iv_pipeline.storage.layout import file_of
-from iv_pipeline.storage.pickles import open_matrix
+from iv_pipeline.storage.matrices import open_matrix
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline_tests.conftest import CONFIG, PARTITIONS, REPOSITORY, Finished, Pipeline
 

@@ -602,10 +602,11 @@ def truncate_archive(pipeline: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("spoil", "step", "says"),
     [
-        (lose_rows, "init", (f"vdc_color.pickle has {N_IMAGES - 10} rows", f"{N_IMAGES} paths")),
+        (lose_rows, "init", (f"vdc_color.pickle: has {N_IMAGES - 10} rows", f"{N_IMAGES} paths")),
+        (lose_rows, "image_index", (f"vdc_color.pickle: has {N_IMAGES - 10} rows", f"{N_IMAGES} paths")),
         (deliver_code, "init", ("vdc_color.pickle", "system")),
-        (truncate, "init", ("vdc_color.pickle ends in the middle of its data", "copy it again")),
-        (lose_file, "init", ("there is no file", "vdc_color.pickle", "copy it there")),
+        (truncate, "init", ("vdc_color.pickle: ends in the middle of its data", "copy it again")),
+        (lose_file, "init", ("there is no such file", "vdc_color.pickle", "copy it there")),
         (repeat_path, "init", ("lines 5 and 10 have the same path", "keep one of them")),
         (repeat_path, "image_index", ("lines 5 and 10 have the same path", "keep one of them")),
         (leave_folder, "image_index", ("line 10", "leads out of the delivery")),

@@ -16,6 +16,7 @@ from iv_pipeline.errors import DeliveryError
 from iv_pipeline.learn.validity import REASONS, ValidityRule, fit_validity, without_unusable
 from iv_pipeline.storage.fit_set import FitVectors
 from iv_pipeline.storage.layout import file_of
+from iv_pipeline.storage.matrix import ChunkedRows
 from iv_pipeline.storage.tables import (
     IMAGE_PATH,
     VectorTable,
@@ -79,7 +80,7 @@ def _describe(blocks: dict[str, FitVectors], rules: Mapping[str, ValidityRule]) 
             "descriptor": name,
             "features": vectors.shape[1],
             "stored as": str(getattr(vectors.stored, "dtype", "")),
-            "mapped from the file": isinstance(vectors.stored, np.memmap),
+            "mapped from the file": isinstance(vectors.stored, np.memmap | ChunkedRows),
             "greatest length": f"{rules[name].max_norms[0]:.4g}",
         }
         for name, vectors in blocks.items()

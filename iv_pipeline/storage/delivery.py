@@ -18,8 +18,8 @@ from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.finding import FoundImages, find_images
 from iv_pipeline.storage.matching import normalised
+from iv_pipeline.storage.matrices import SUFFIXES, open_matrix
 from iv_pipeline.storage.path_lists import PathList, read_path_list
-from iv_pipeline.storage.pickles import open_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
     from iv_pipeline.config import DeliveryConfig
     from iv_pipeline.storage.image_store import ImageStore
+    from iv_pipeline.storage.matrix import ChunkedRows, Matrix
 
 LABELS = "labels.csv"
 """Name of the true labels, in a delivery or beside it."""
+_LISTED = 10  # files that a message lists
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Delivery:
         Raises
         ------
         DeliveryError
-            If the paths or the labels cannot be used.
+            If the paths, the labels or a descriptor cannot be used.
         """
         notices = [*self._listed.notices, *self._labels_beside.notices]
         if self._labels is not None:
@@ -115,9 +117,32 @@ class Delivery:
             without = self._identities.count(None)
             if without:
                 notices.append(Notice(f"{without:,} of {len(self.paths):,} paths have no vehicle identity"))
-        return notices
+        return [*notices, *(notice for name in self.files for notice in self.descriptor_notices(name))]
 
-    def matrix(self, name: str) -> NDArray[Any]:
+    def descriptor_notices(self, name: str) -> list[Notice]:
+        """What is odd about the file of descriptor `name` and yet no error.
+
+        The file is opened and closed again: cheap where it is mapped, while one that has to be read into memory
+        is read once more for it.
+
+        Raises
+        ------
+        DeliveryError
+            If it is missing or cannot be used, or its rows are not those of the paths.
+        """
+        file, notices = self._find(name), []
+        named = self.folder / self.files[name]
+        if file != named:
+            notices.append(
+                Notice(
+                    f"read in place of {named.name}, which is not there",
+                    where=str(file),
+                    fix=f"set descriptors.{name} in pipeline.yaml to {self._within(file)}",
+                )
+            )
+        return [*notices, *self._open(name).notices]
+
+    def matrix(self, name: str) -> NDArray[Any] | ChunkedRows:
         """The vectors of descriptor `name`, in the delivery's order.
 
         Parameters
@@ -138,22 +163,60 @@ class Delivery:
         DeliveryError
             If its file is missing or cannot be used, or its rows are not those of the paths.
         """
-        if name not in self.files:
-            raise ConfigError(f"there is no descriptor {name!r}; the delivery has {', '.join(self.files)}")
-        self._require_folder()
-        path = self.folder / self.files[name]
-        if not path.is_file():
-            raise DeliveryError(
-                f"there is no file {path}: copy it there, or set descriptors.{name} to where it is, "
-                "relative to the delivery"
-            )
-        matrix = open_matrix(path)
+        matrix = self._open(name)
+        if matrix.keys is None:
+            return matrix.array
+        return self._in_order(self._find(name), matrix.array, matrix.keys)
+
+    def _open(self, name: str) -> Matrix:
+        file = self._find(name)
+        matrix = open_matrix(file)
         if len(matrix.array) != len(self.paths):
             raise DeliveryError(
-                f"{path} has {len(matrix.array):,} rows, but {self.folder / self.config.paths} has "
-                f"{len(self.paths):,} paths: deliver the two that were made together"
+                f"has {len(matrix.array):,} rows, but {self.folder / self.config.paths} has "
+                f"{len(self.paths):,} paths",
+                where=file,
+                fix="deliver the two that were made together",
             )
-        return matrix.array if matrix.keys is None else self._in_order(path, matrix.array, matrix.keys)
+        return matrix
+
+    def _find(self, name: str) -> UPath:
+        """The file of descriptor `name`; in its place, one of the same name with another known suffix."""
+        if name not in self.files:
+            raise ConfigError(
+                f"there is no descriptor {name!r}",
+                where="descriptors",
+                fix=f"name one of {', '.join(self.files)}",
+            )
+        self._require_folder()
+        path = self.folder / self.files[name]
+        if path.is_file():
+            return path
+        candidates = self._same_name(path)
+        if len(candidates) == 1:
+            return candidates[0]
+        setting = f"set descriptors.{name} in pipeline.yaml"
+        if candidates:
+            listed = ", ".join(file.name for file in candidates)
+            raise DeliveryError(
+                f"there is no such file, but {listed}", where=path, fix=f"{setting} to one of them"
+            )
+        raise DeliveryError(
+            f"there is no such file; {_listing(path.parent)}",
+            where=path,
+            fix=f"copy it there, or {setting} to where it is, relative to the delivery",
+        )
+
+    def _same_name(self, path: UPath) -> list[UPath]:
+        """Files beside `path` with its name but for case, and any known suffix."""
+        if not path.parent.is_dir():
+            return []
+        stem = _stem(path.name)
+        files = (file for file in path.parent.iterdir() if file.name.lower().endswith(SUFFIXES))
+        return sorted((f for f in files if _stem(f.name) == stem and f.is_file()), key=lambda file: file.name)
+
+    def _within(self, file: UPath) -> str:
+        return file.path[len(self.folder.path) :].lstrip("/\\")
 
     def archive(self) -> ImageStore | None:
         """The images, in an archive or a folder; None if the delivery has none.
@@ -184,7 +247,8 @@ class Delivery:
 
     def has(self, name: str) -> bool:
         """Whether the file of descriptor `name` is there."""
-        return (self.folder / self.files[name]).is_file()
+        path = self.folder / self.files[name]
+        return path.is_file() or bool(self._same_name(path))
 
     def _require_folder(self) -> None:
         if not self.folder.is_dir():
@@ -248,7 +312,9 @@ class Delivery:
         search = re.compile(str(self.config.identity)).search
         return [found.group(1) if (found := search(path)) else None for path in self.paths]
 
-    def _in_order(self, path: UPath, array: NDArray[Any], keys: Sequence[str]) -> NDArray[Any]:
+    def _in_order(
+        self, path: UPath, array: NDArray[Any] | ChunkedRows, keys: Sequence[str]
+    ) -> NDArray[Any] | ChunkedRows:
         """Rows of a keyed matrix in the delivery's order."""
         keys = [normalised(key) for key in keys]
         if keys == self.paths:
@@ -262,6 +328,22 @@ class Delivery:
                 fix="deliver the vectors of all images",
             )
         return array[[row_of[image] for image in self.paths]]
+
+
+def _stem(name: str) -> str:
+    """Name of a file in lower case, without a suffix that descriptor files have."""
+    name = name.lower()
+    found = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
+    return name[: -len(max(found, key=len))] if found else name
+
+
+def _listing(folder: UPath) -> str:
+    """What lies in a folder, in words."""
+    if not folder.is_dir():
+        return f"there is no folder {folder.name} either"
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return f"the folder has {', '.join(names[:_LISTED])}{more}" if names else "the folder is empty"
 
 
 @dataclass(frozen=True)

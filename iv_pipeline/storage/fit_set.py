@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from iv_pipeline.storage.delivery import Delivery
     from iv_pipeline.storage.image_store import ImageStore
+    from iv_pipeline.storage.matrix import ChunkedRows
     from iv_pipeline.storage.tables import VectorColumn
 
 
@@ -184,7 +185,9 @@ class FitVectors:
         The delivery's own matrix, as it was opened, if there is one.
     """
 
-    def __init__(self, parts: Sequence[_Rows], n_features: int, stored: NDArray[Any] | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[_Rows], n_features: int, stored: NDArray[Any] | ChunkedRows | None = None
+    ) -> None:
         self._parts, self.stored = parts, stored
         self._ends = np.cumsum([len(part) for part in parts])
         self.shape = int(self._ends[-1]), n_features
@@ -235,7 +238,7 @@ class _Rows(Protocol):
 class _Matrix:
     """A whole array, which may be a memory map."""
 
-    array: NDArray[Any]
+    array: NDArray[Any] | ChunkedRows
 
     def __len__(self) -> int:
         return len(self.array)

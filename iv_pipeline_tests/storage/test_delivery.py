@@ -55,6 +55,7 @@ def test_a_missing_delivery_tells_how_to_get_one(tmp_path: Path) -> None:
 
 def test_vehicle_ids_come_from_the_configured_part_of_the_path(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path, "paths\ncity\\1\\7\\a.jpg\nb.jpg\n", identity="([0-9]+)/[^/]+$")
+    put_descriptor(delivery, VECTORS[:2])
     ids = delivery.image_index()["vehicle_id"]
     assert ids[0] == "7"
     assert pd.isna(ids[1])
@@ -70,6 +71,7 @@ def test_labels_beside_the_delivery_are_joined_by_path(tmp_path: Path) -> None:
     assert labels[0] == "car"
     assert pd.isna(labels[1])
     assert labels[2] == "bus"
+    put_descriptor(delivery, VECTORS)
     (notice,) = delivery.notices()
     assert "labels.csv: labels 1 images that the delivery lacks, such as x.jpg" in str(notice)
 
@@ -164,18 +166,53 @@ def test_keys_that_lack_an_image_are_refused_by_its_path(tmp_path: Path) -> None
 def test_another_number_of_rows_names_both_counts(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path)
     put_descriptor(delivery, VECTORS[:2])
-    with pytest.raises(DeliveryError, match=r"net\.pickle has 2 rows, but .*images_paths\.csv has 3 paths"):
+    with pytest.raises(DeliveryError, match=r"net\.pickle: has 2 rows, but .*images_paths\.csv has 3 paths"):
         delivery.matrix("net")
 
 
 def test_an_unknown_descriptor_is_an_error_of_the_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no descriptor 'nat'; the delivery has net"):
+    with pytest.raises(ConfigError, match="no descriptor 'nat'; name one of net"):
         make_delivery(tmp_path).matrix("nat")
 
 
 def test_a_missing_descriptor_file_names_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(DeliveryError, match=r"no file .*net\.pickle: .* set descriptors\.net"):
+    with pytest.raises(DeliveryError, match=r"net\.pickle: there is no such file; .* set descriptors\.net"):
         make_delivery(tmp_path).matrix("net")
+
+
+def test_a_descriptor_with_another_suffix_is_read_and_reported(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    (delivery.folder / "descriptors").mkdir()
+    assert not delivery.has("net")
+    np.save(tmp_path / "delivery" / "descriptors" / "Net.npy", VECTORS)
+    assert delivery.has("net")
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+    (notice,) = delivery.notices()
+    assert str(notice).endswith(
+        "Net.npy: read in place of net.pickle, which is not there; "
+        "set descriptors.net in pipeline.yaml to descriptors/Net.npy"
+    )
+    np.save(tmp_path / "delivery" / "descriptors" / "net.npy", VECTORS)
+    with pytest.raises(DeliveryError, match=r"no such file, but Net\.npy, net\.npy; set descriptors\.net"):
+        delivery.matrix("net")
+
+
+def test_a_missing_descriptor_lists_what_is_there(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    (delivery.folder / "descriptors").mkdir()
+    (delivery.folder / "descriptors" / "mdc_type.pickle").write_bytes(b"")
+    with pytest.raises(DeliveryError, match=r"no such file; the folder has mdc_type\.pickle; copy it there"):
+        delivery.notices()
+
+
+def test_notices_of_a_descriptor_are_those_of_the_delivery(tmp_path: Path) -> None:
+    paths = [f"{i}.jpg" for i in range(20)]
+    delivery = make_delivery(tmp_path, "\n".join(["paths", *paths]))
+    frame = pd.DataFrame(np.random.default_rng(0).random((20, 3)), columns=list("abc"))
+    put_descriptor(delivery, frame.assign(row=np.arange(20)))
+    assert delivery.matrix("net").shape == (20, 3)
+    (notice,) = delivery.notices()
+    assert str(notice).endswith("net.pickle: column 'row' only counts the rows: it is not used as a feature")
 
 
 def test_the_archive_is_found_and_matched_to_the_paths(tmp_path: Path) -> None:
