@@ -103,7 +103,9 @@ class Outcome:
 
     @property
     def lines(self) -> list[str]:
-        return [line.strip() for line in self.console.splitlines() if line.strip()]
+        """Without the folder of the case, whose name has words in it that are looked for."""
+        console = self.console.replace(f"{self.made.folder}/", "")
+        return [line.strip() for line in console.splitlines() if line.strip()]
 
     @property
     def has_traceback(self) -> bool:
@@ -121,11 +123,9 @@ class Outcome:
             return f"traceback: {last[-1] if last else self.lines[-1]}"
         if not self.finished:
             told = [line for line in self.lines if "failed: " in line or line.startswith("iv-pipeline: ")]
-            return self._short(told[0] if told else (self.lines or ["nothing was said"])[-1])
-        return self._short("; ".join(["ok", *dict.fromkeys(self.warnings)]))
-
-    def _short(self, text: str) -> str:
-        return re.sub(r"^[\w.]+ failed: ", "", text.replace(f"{self.made.folder}/", ""))
+            first = told[0] if told else (self.lines or ["nothing was said"])[-1]
+            return re.sub(r"^[\w.]+ failed: ", "", first)
+        return "; ".join(["ok", *dict.fromkeys(self.warnings)])
 
     def stored(self, asset: str, partition: str | None = None) -> Any:
         """What a stage has stored; None if it has not."""
