@@ -77,12 +77,12 @@ def markdown(rows: Sequence[Row]) -> str:
     counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ("pass", "fail", "skipped")}
     lines += ["", ", ".join(f"{count} {verdict}" for verdict, count in counts.items()), ""]
     for row in rows:
-        lines += [f"- {row.name}: {objection}" for objection in row.objections]
+        lines += [f"- {row.name}: {_cut(objection, 1000)}" for objection in row.objections]
     return "\n".join(lines) + "\n"
 
 
 def _cut(text: str, length: int = 240) -> str:
-    text = " ".join(text.split())
+    text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
 

@@ -22,7 +22,7 @@ from upath import UPath
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.config import Settings, load_config
 from iv_pipeline.errors import InputError
-from iv_pipeline.learn.image_quality import FORMATS, measure_images
+from iv_pipeline.learn.image_quality import measure_images
 from iv_pipeline.learn.pictures import picture_views
 from iv_pipeline.report.contact_sheet import contact_sheet
 from iv_pipeline.storage.names import given_names
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 N = 10
 N_FEATURES = 6
 PATHS = [f"камера\\{i // 5}\\{i:03}.{('jpg', 'png', 'webp', 'bmp', 'gif')[i % 5]}" for i in range(N)]
