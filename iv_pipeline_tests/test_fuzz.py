@@ -40,7 +40,7 @@ NOT_IN_WORDS = re.compile(
 )
 """What exceptions and objects look like when they are printed."""
 QUIET = settings(
-    max_examples=50,
+    max_examples=30,
     deadline=None,
     derandomize=True,
     phases=(Phase.generate, Phase.shrink),
