@@ -119,8 +119,8 @@ class Outcome:
     def happened(self) -> str:
         """In one sentence."""
         if self.has_traceback:
-            last = [line for line in self.lines if re.match(r"[\w.]+(Error|Exception|Failure)\b", line)]
-            return f"traceback: {last[-1] if last else self.lines[-1]}"
+            errors = [line for line in self.lines if re.search(r"\w(Error|Exception)\b: ", line)]
+            return f"traceback: {(errors or self.lines)[-1]}"
         if not self.finished:
             told = [line for line in self.lines if "failed: " in line or line.startswith("iv-pipeline: ")]
             first = told[0] if told else (self.lines or ["nothing was said"])[-1]
