@@ -72,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tests that start Dagster's daemon, or a browser, can be left out: `-m "not daemon and not browser"`."""
     config.addinivalue_line("markers", "daemon: starts Dagster's daemon, which takes half a minute")
     config.addinivalue_line("markers", "kernels: what is run again with the kernels of another processor")
+    config.addinivalue_line(
+        "markers", "slow: runs the whole pipeline on a delivery, which takes half a minute"
+    )
     config.addinivalue_line("markers", "browser: opens Dagster's UI or the report in a browser")
 
 
