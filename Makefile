@@ -1,10 +1,10 @@
-# make run | test | test-kernels | ui | explore | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
+# make run | test | test-kernels | test-cases | ui | explore | lint | demo | benchmark | clean     Settings: IV_DATA_ROOT, IV_DELIVERY, IV_CONFIG, DAGSTER_HOME
 PYTHON ?= python3
 BIN := .venv/bin
 PORT ?= 3000
 DESCRIPTOR ?= vdc_type
 
-.PHONY: run test test-kernels ui explore lint demo env benchmark clean
+.PHONY: run test test-kernels test-cases ui explore lint demo env benchmark clean
 
 run: .venv/installed
 	$(BIN)/iv-pipeline run
@@ -31,6 +31,10 @@ test-kernels: export FAISS_OPT_LEVEL = generic
 test-kernels: export NUMBA_CPU_NAME = generic
 test-kernels: .venv/installed-test
 	$(BIN)/python -m pytest -m kernels
+
+# Small deliveries as people send them, each through the whole pipeline; the folder of cases is named by IV_CASES
+test-cases: .venv/installed-test
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

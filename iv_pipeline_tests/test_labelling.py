@@ -125,7 +125,7 @@ def test_clusters_of_an_earlier_version_say_what_to_do(again: Callable[..., Pipe
     target.unlink()
     target.write_bytes(scaled.read_bytes())
     result = pipeline.materialise("model", partition="vdc_type")
-    assert "earlier version: materialise 'clusters' of vdc_type again" in reasons(result)["model"]
+    assert "earlier version; materialize 'clusters' of vdc_type again" in reasons(result)["model"]
 
 
 def test_a_model_says_what_it_is_and_what_it_was_fitted_on(finished: Finished) -> None:

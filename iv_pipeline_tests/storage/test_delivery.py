@@ -89,6 +89,7 @@ def test_labels_of_something_else_beside_the_delivery_are_passed_over_with_a_not
     tmp_path: Path, csv: str, why: str
 ) -> None:
     delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, VECTORS)
     (tmp_path / "labels.csv").write_text(csv)
     assert list(delivery.image_index().columns) == ["image_id", "image_path"]
     (notice,) = delivery.notices()
