@@ -402,7 +402,7 @@ def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
     assert pipeline.run("prepare").success
     assert len(pipeline.read("image_index")) == N_IMAGES
     said = reasons(pipeline.run("summarise"))["summary"]
-    assert said.endswith("was made of other images than image_index: run full_pipeline for it again")
+    assert said.endswith("was made of other images than image_index; run full_pipeline for it again")
     assert pipeline.materialise("accepted_models").success
     assert pipeline.read("accepted_models")["batches"] == []
 

@@ -456,7 +456,7 @@ def test_rows_that_cannot_be_used_are_marked_wherever_their_descriptor_takes_par
     assert (unusable["cluster"] == -1).all()
     assert (unusable["confidence"] == 0).all()
     assert unusable["is_outlier"].all()
-    assert unusable["name"].isna().all()
+    assert (unusable["name"] == "").all()
 
 
 def test_images_of_equal_vectors_get_equal_labels(damaged: tuple[Pipeline, Any]) -> None:

@@ -75,7 +75,7 @@ def _keep(context: dg.AssetExecutionContext, settings: Settings, batch: StoredBa
             )
         came = FitSet(delivery)
         index, archive = came.image_index(), came.archive()
-        for notice in [*came.notices(), *came.archive_notices()]:
+        for notice in [*came.notices(descriptors), *came.archive_notices()]:
             context.log.warning(str(notice))
         vectors = {d: came.vectors(d) for d in descriptors}
         new = Images(

@@ -17,6 +17,7 @@ from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.clustering import Space
 from iv_pipeline.learn.criteria import Predictor, fit_predictor
+from iv_pipeline.learn.duplicates import distinct_rows
 from iv_pipeline.learn.embedding import load_libraries
 from iv_pipeline.learn.representation import RECIPES, represent
 from iv_pipeline.learn.selection import Candidate, Judge, Selection, run_trials
@@ -95,6 +96,12 @@ def try_all(
     # nobody judges itself: without another descriptor, each block judges what the others make without it
     leave_out = set(blocks) == set(config.descriptors) and len(blocks) > 1
     pictures = _pictures(config, views)
+    # no more clusters than distinct vectors, and so no more to name
+    n_distinct = len(distinct_rows(np.hstack([X[usable] for X in sample.values()]))[0])
+    fixed = config.choice(partition).model_dump()
+    if fixed["n_clusters"] is not None:
+        fixed["n_clusters"] = min(fixed["n_clusters"], n_distinct)
+    naming_budget = min(config.trials.naming_budget, n_distinct)
     predictors = predictors_of(config, partition, views, usable)
     maker = _Candidates(
         config,
@@ -112,12 +119,12 @@ def try_all(
             own=predictors if leave_out else {},
             witnesses="the pictures themselves" if pictures else "other descriptors",
             identities=identities_of(image_index)[rows[usable]] if VEHICLE in image_index else None,
-            naming_budget=config.trials.naming_budget,
+            naming_budget=naming_budget,
             seed=config.seed,
         ),
-        naming_budget=config.trials.naming_budget,
+        naming_budget=naming_budget,
         algorithms=config.trials.algorithms,
-        fixed=config.choice(partition).model_dump(),
+        fixed=fixed,
         before=before,
         fewer=config.trials.n_clusters,
         make_again=maker.make,

@@ -28,6 +28,8 @@ SAMPLED_ROWS = 10_000
 MAX_RATIO = 30.0
 """Length of a vector over the median length up to which it is always usable. In four descriptors of a delivery
 and four of the demo the longest vector has 2.5 times the median length."""
+LEAST_EXACT = 1e-15
+"""Length below which squares of float32 lose digits."""
 MAX_DEVIATIONS = 10.0
 """Robust standard deviations of the logarithm of the length up to which a vector is always usable: in those eight
 the longest has 5.6. Where lengths vary widely by nature, this is the wider bound."""
@@ -94,11 +96,11 @@ class ValidityRule:
 def lengths(rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Euclidean length of each vector, shape ``(n_rows,)``; not finite where a value is not.
 
-    Squares are of the dtype of `rows`; where they overflow or vanish, the vector is scaled first.
+    Squares are of the dtype of `rows`; where they overflow, or lose digits near zero, the vector is scaled first.
     """
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         norms: NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", rows, rows)).astype(np.float64)
-    doubtful = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    doubtful = np.flatnonzero(~np.isfinite(norms) | (norms < LEAST_EXACT))
     if len(doubtful):
         wide = rows[doubtful].astype(np.float64)
         greatest = np.abs(wide).max(axis=1, keepdims=True, initial=0)

@@ -22,7 +22,7 @@ from iv_pipeline.storage.matrices import SUFFIXES, open_matrix
 from iv_pipeline.storage.path_lists import PathList, read_path_list
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from upath import UPath
@@ -93,8 +93,13 @@ class Delivery:
                 index[name] = pd.Series(labels, dtype="str")
         return index
 
-    def notices(self) -> list[Notice]:
+    def notices(self, descriptors: Iterable[str] | None = None) -> list[Notice]:
         """What is odd about the delivery and yet no error.
+
+        Parameters
+        ----------
+        descriptors
+            Descriptors whose files are opened; all by default.
 
         Raises
         ------
@@ -117,7 +122,8 @@ class Delivery:
             without = self._identities.count(None)
             if without:
                 notices.append(Notice(f"{without:,} of {len(self.paths):,} paths have no vehicle identity"))
-        return [*notices, *(notice for name in self.files for notice in self.descriptor_notices(name))]
+        wanted = self.files if descriptors is None else descriptors
+        return [*notices, *(notice for name in wanted for notice in self.descriptor_notices(name))]
 
     def descriptor_notices(self, name: str) -> list[Notice]:
         """What is odd about the file of descriptor `name` and yet no error.

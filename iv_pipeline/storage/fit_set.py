@@ -19,7 +19,7 @@ from iv_pipeline.storage.batches import CONTENT, DUPLICATE_OF, StoredBatch
 from iv_pipeline.storage.tables import IMAGE_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -88,9 +88,9 @@ class FitSet:
         index = pd.concat([first, *parts], ignore_index=True)
         return index.assign(image_id=np.arange(len(index), dtype=np.int64))
 
-    def notices(self) -> list[Notice]:
+    def notices(self, descriptors: Iterable[str] | None = None) -> list[Notice]:
         """What is odd about the delivery and yet no error."""
-        return self.delivery.notices()
+        return self.delivery.notices(descriptors)
 
     def vectors(self, descriptor: str) -> FitVectors:
         """Raw vectors of a descriptor, in the order of the fit set.
