@@ -69,7 +69,7 @@ ELSEWHERE = {
     "iv-pipeline rollback 1": "test_batches.py::test_a_rollback_puts_models_and_results_back",
     "make test": ".ci/run",
     "make test-kernels": ".ci/run",
-    "make test-cases": "test_cases.py",
+    "make test-cases": "test_cases.py::test_the_delivery_is_read_or_refused_as_expected",
     "make lint": ".ci/run",
     "IV_DELIVERY=/path/to/Intellivision_case IV_DATA_ROOT=/path/to/results make run": (
         "test_docs.py::test_make_targets_run_what_is_tested"
