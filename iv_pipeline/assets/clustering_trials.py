@@ -97,7 +97,7 @@ def try_all(
     leave_out = set(blocks) == set(config.descriptors) and len(blocks) > 1
     pictures = _pictures(config, views)
     # no more clusters than distinct vectors, and so no more to name
-    n_distinct = len(distinct_rows(np.hstack([X[usable] for X in sample.values()]))[0])
+    n_distinct = len(distinct_rows(sample["standard"][usable])[0])
     fixed = config.choice(partition).model_dump()
     if fixed["n_clusters"] is not None:
         fixed["n_clusters"] = min(fixed["n_clusters"], n_distinct)

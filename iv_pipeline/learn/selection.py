@@ -270,7 +270,7 @@ def run_trials(
     Raises
     ------
     iv_pipeline.errors.InputError
-        If there are fewer rows than clusters, or if nothing that was tried is what a person chose.
+        If nothing that was tried is what a person chose.
     """
     chosen = {key: value for key, value in (fixed or {}).items() if value is not None}
     budget = chosen.get("n_clusters", naming_budget)
