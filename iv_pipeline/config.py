@@ -58,6 +58,24 @@ OWN_FILE = "delivery.yaml"
 """In which a delivery says how it is laid out, where that differs."""
 
 
+GROUPS, IMAGES = "groups", "images"
+"""Names of files of answers that are not about the clusters of a descriptor."""
+RESERVED = frozenset(
+    {
+        "image_path",
+        "cluster",
+        "name",
+        "is_outlier",
+        "outlier_score",
+        "reasons",
+        "status",
+        "duplicate_of",
+        "batch",
+    }
+    | {"model_version"}
+)
+"""Columns that no attribute can have the name of."""
+
 AUTO = "auto"
 """What is found out instead of configured."""
 
@@ -215,6 +233,13 @@ class ProjectionConfig(Model):
     """Rounds of optimisation; null for 200 up to 50,000 images and 100 beyond."""
 
 
+class ReviewConfig(Model):
+    """Which questions people are asked about attributes."""
+
+    questions: int = Field(200, ge=1)
+    """At most so many in `Final/review.csv`, best first."""
+
+
 class InboxConfig(Model):
     """When a later delivery, a batch, counts as complete."""
 
@@ -283,6 +308,8 @@ class PipelineConfig(Model):
     descriptors: dict[str, Annotated[DescriptorConfig, BeforeValidator(_descriptor)]] = Field(min_length=1)
     """Name of each descriptor and its file, heaviest first: partitions run in this order."""
     combinations: dict[str, Annotated[CombinationConfig, BeforeValidator(_combination)]] = {}
+    attributes: dict[str, tuple[str, ...] | None] = {"type": None, "view": None, "color": None}
+    """What is to be known of every image, and the values that each may have; null for any value."""
     seed: int = 0
     engine: EngineConfig = EngineConfig()
     scaled: ScaledConfig = ScaledConfig()
@@ -293,6 +320,7 @@ class PipelineConfig(Model):
     clustered: ClusteredConfig = ClusteredConfig()
     outliers: OutliersConfig = OutliersConfig()
     projection: ProjectionConfig = ProjectionConfig()
+    review: ReviewConfig = ReviewConfig()
     inbox: InboxConfig = InboxConfig()
     drift: DriftConfig = DriftConfig()
     refit: RefitConfig = RefitConfig()
@@ -304,6 +332,10 @@ class PipelineConfig(Model):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) or ".." in name:
                 raise ValueError(
                     f"{name!r} cannot be a partition: use letters, digits, '.', '_', '+' and '-'"
+                )
+            if name in {GROUPS, IMAGES}:
+                raise ValueError(
+                    f"{name!r} cannot be a partition: Names/{name}.csv has answers of another kind"
                 )
         for name, combination in self.combinations.items():
             if name in self.descriptors:
@@ -317,6 +349,32 @@ class PipelineConfig(Model):
             if len(set(combination.of)) < len(combination.of):
                 raise ValueError(f"combination {name!r} names a descriptor twice")
         return self
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _values_are_text(cls, attributes: Any) -> Any:
+        """YAML reads `no`, `on` and `2` as something else than the words that people write into CSVs."""
+        if not isinstance(attributes, dict):
+            return attributes
+        for name, values in attributes.items():
+            if isinstance(values, list | tuple) and not all(isinstance(value, str) for value in values):
+                raise ValueError(f"the values of {name!r} are no text: put them in quotes")
+        return attributes
+
+    @field_validator("attributes")
+    @classmethod
+    def _attributes_can_be_columns(
+        cls, attributes: dict[str, tuple[str, ...] | None]
+    ) -> dict[str, tuple[str, ...] | None]:
+        for name, values in attributes.items():
+            if not re.fullmatch(r"[^\W\d]\w*", name) or name.endswith("_confidence") or name in RESERVED:
+                raise ValueError(
+                    f"{name!r} cannot be an attribute: use letters, digits and '_', no ending '_confidence', and "
+                    f"none of {', '.join(sorted(RESERVED))}"
+                )
+            if values is not None and (len(values) < 2 or len(set(values)) < len(values) or "" in values):
+                raise ValueError(f"attribute {name!r} needs two or more different values, or null for any")
+        return attributes
 
     @model_validator(mode="after")
     def _choices_can_be_made(self) -> Self:

@@ -15,11 +15,11 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import Attachment, NeighborModel
 from iv_pipeline.learn.labelling import Labeller, rule_from_arrays
 from iv_pipeline.learn.novelty import Novelty
-from iv_pipeline.learn.representation import Placement, Reduction, unpack_fit
+from iv_pipeline.learn.representation import Interpolation, Placement, Reduction, unpack_fit
 from iv_pipeline.learn.validity import ValidityRule
+from iv_pipeline.storage.answers import given_names
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import StoredModel, read_model
-from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.versions import known_versions
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def _representation(arrays: Mapping[str, NDArray[Any]], seed: int) -> Reduction 
     reduction, parts = unpack_fit(arrays)
     if not parts:
         return reduction
-    return Placement(reduction, parts, arrays["source"], arrays["embedding"], seed=seed)
+    return Placement(reduction, Interpolation(parts, arrays["source"], arrays["embedding"], seed=seed))
 
 
 def arrays_of(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.learn.image_quality import measure_images
 from iv_pipeline.learn.pictures import picture_views
 from iv_pipeline.report.contact_sheet import contact_sheet
-from iv_pipeline.storage.names import given_names
+from iv_pipeline.storage.answers import given_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -1,6 +1,7 @@
 """Dagster assets, one module per stage; each names its inputs, calls one function and says what to show."""
 
 from iv_pipeline.assets.accepted_models import accepted_models
+from iv_pipeline.assets.attributes import attributes, review
 from iv_pipeline.assets.changes import changes
 from iv_pipeline.assets.cluster_profiles import cluster_profiles
 from iv_pipeline.assets.clustered import clustered
@@ -14,6 +15,7 @@ from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
 from iv_pipeline.assets.image_quality import image_quality
 from iv_pipeline.assets.init import init
+from iv_pipeline.assets.joint_features import groups, joint_features
 from iv_pipeline.assets.labelled_batch import labelled_batch
 from iv_pipeline.assets.model import model
 from iv_pipeline.assets.neighbors import neighbors
@@ -33,6 +35,8 @@ STAGES: tuple[Stage, ...] = (
     image_index,
     views,
     image_quality,
+    joint_features,
+    groups,
     init,
     statistics,
     scaled,
@@ -56,6 +60,8 @@ STAGES: tuple[Stage, ...] = (
     disagreements,
     ranking,
     ranked_outliers,
+    attributes,
+    review,
     summary,
     accepted_models,
     labelled_batch,

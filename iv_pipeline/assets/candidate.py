@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from upath import UPath
 
+from iv_pipeline.assets.attributes import attributes, review
 from iv_pipeline.assets.changes import changes
 from iv_pipeline.assets.cluster_profiles import cluster_profiles
 from iv_pipeline.assets.clustering_trials import clustering_trials
@@ -25,6 +26,7 @@ from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
 from iv_pipeline.assets.image_quality import image_quality
 from iv_pipeline.assets.init import STATUS, init
+from iv_pipeline.assets.joint_features import groups, joint_features
 from iv_pipeline.assets.model import model
 from iv_pipeline.assets.neighbors import neighbors, winner_of
 from iv_pipeline.assets.outliers import outliers
@@ -36,7 +38,7 @@ from iv_pipeline.assets.scaled_pca import scaled_pca
 from iv_pipeline.assets.stage import Stage, with_notices
 from iv_pipeline.assets.statistics import statistics
 from iv_pipeline.assets.views import views
-from iv_pipeline.config import Choice, PipelineConfig, Settings
+from iv_pipeline.config import GROUPS, IMAGES, Choice, PipelineConfig, Settings
 from iv_pipeline.learn.statistics import Statistics, compute_statistics
 from iv_pipeline.metering import Meter, release_memory
 from iv_pipeline.storage.fit_set import FitSet, rows_of
@@ -46,15 +48,21 @@ from iv_pipeline.storage.layout import BATCH, CANDIDATE, NAMES, file_of
 from iv_pipeline.storage.tables import read_table, remove
 from iv_pipeline.storage.versions import ModelSet, files_below, link
 
-BEFORE = (image_index, views, image_quality)
+BEFORE = (image_index, views, image_quality, joint_features, groups)
 BY_DESCRIPTOR = (
     *(init, statistics, scaled, pca, scaled_pca, clustering_trials, representation, neighbors, hierarchy),
     *(clusters, outliers, projection, cluster_profiles, model, evaluation, final, changes),
 )
-AFTER = (comparison, crossings, disagreements, ranking, ranked_outliers, summary)
+AFTER = (
+    *(comparison, crossings, disagreements, ranking, ranked_outliers),
+    *(attributes, review, summary),
+)
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*BEFORE, *BY_DESCRIPTOR, *AFTER)}
 
-GOES_ON_FROM = ("clusters", "clustering_trials", "representation", "changes", "image_quality", "summary")
+GOES_ON_FROM = (
+    *("clusters", "clustering_trials", "representation", "changes"),
+    *("image_quality", "groups", "summary"),
+)
 """Stages that a fit goes on from, or tells what changed since."""
 COMPARED_ROWS = 1_000
 """By which a delivery that was replaced is told from the one that was fitted."""
@@ -167,6 +175,7 @@ class Candidate:
         for name in self.descriptors:
             yield from (file_of(stage, name) for stage in GOES_ON_FROM)
             yield NAMES.format(descriptor=name)
+        yield from (NAMES.format(descriptor=name) for name in (GROUPS, IMAGES))
         for batch, version in (*self.models.batches, *self.joining):
             folder = BATCH.format(batch=batch, version=version)
             yield from (f"{folder}/{file}" for file in files_below(self.current.data_root / folder))

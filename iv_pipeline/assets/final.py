@@ -19,10 +19,10 @@ from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
-from iv_pipeline.learn.outliers import combine_outliers
+from iv_pipeline.learn.outliers import combine_outliers, flag
+from iv_pipeline.storage.answers import read_answers
 from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import NAMES, file_of
-from iv_pipeline.storage.names import read_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 
@@ -43,7 +43,7 @@ def final(
     """The labelled delivery: cluster, confidence, outlier verdict, status and name of every image."""
     cluster = clusters.column("cluster").to_numpy()
     reasons = init.column(STATUS).to_numpy(zero_copy_only=False)
-    given = read_names(settings.data_root, context.partition_key)
+    given = read_answers(settings.data_root, context.partition_key)
     names = cluster_names(given.names, cluster_profiles)
     doubtful = _doubtful_names(context.partition_key, clusters, given.names, names)
     frame = pd.DataFrame(
@@ -107,6 +107,7 @@ def ranked_outliers(
     may_judge = read_enough(image_quality)
     quality = image_quality if may_judge else None
     frame = combine_outliers(outliers, quality, image_index[IMAGE_PATH].to_list())
+    frame["is_outlier"] = flag(frame["score"].to_numpy(np.float32), settings.config.outliers.contamination)
     judged = _judged(frame, settings, image_index)
     shown = frame.head(12).round(3)
     return Result(

@@ -13,10 +13,10 @@ from iv_pipeline.engine import SideBySide
 from iv_pipeline.errors import DeliveryError, InputError
 from iv_pipeline.labelling import unpack_labeller
 from iv_pipeline.learn.labelling import Labeller
+from iv_pipeline.storage.answers import given_names
 from iv_pipeline.storage.batches import DUPLICATE_OF, LabelledBatch
 from iv_pipeline.storage.layout import MODEL
 from iv_pipeline.storage.models import read_facts, read_model
-from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import IMAGE_PATH
 from iv_pipeline.storage.versions import ModelSet
 

@@ -24,9 +24,9 @@ from iv_pipeline.learn.labelling import labels_of
 from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty, scored_rows
 from iv_pipeline.learn.representation import pack_fit
 from iv_pipeline.learn.statistics import finite_rows
+from iv_pipeline.storage.answers import given_names
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.models import StoredModel, read_model
-from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 CHECKED_ROWS = 2_000

@@ -22,12 +22,12 @@ from iv_pipeline.learn.criteria import Score, mean_score
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.processes import only_fit
+from iv_pipeline.storage.answers import given_names
 from iv_pipeline.storage.batches import StoredBatch, labelled_facts
 from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.hand_off import read_csv, write_csv
 from iv_pipeline.storage.layout import MODEL, file_of
 from iv_pipeline.storage.models import read_model, version_of
-from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.tables import read_table
 from iv_pipeline.storage.versions import (
     ModelSet,

@@ -12,10 +12,10 @@ from iv_pipeline.learn.drift import Limits
 from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.report.later import Later
 from iv_pipeline.report.page import ReportData, render_report
+from iv_pipeline.storage.answers import given_names
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import file_of
-from iv_pipeline.storage.names import given_names
 from iv_pipeline.storage.versions import ModelSet, accepted
 
 

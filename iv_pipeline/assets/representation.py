@@ -15,7 +15,7 @@ from iv_pipeline.learn.pca import unpack_maps
 from iv_pipeline.learn.representation import (
     RECIPES,
     Embedder,
-    Placement,
+    Interpolation,
     Reduction,
     embed_parts,
     fit_block_maps,
@@ -100,14 +100,14 @@ def _embedded(
         source, vectors = _landmarks_before(before, reduction, init)
         wanted = min(statistics.n_usable, config.embedding.landmarks)
         if finite_rows(vectors).sum() >= KNOWN_SHARE * wanted:
-            return reduction, parts, _placed(init, reduction, parts, source, vectors, config.seed)
+            return reduction, parts, _placed(init, parts, source, vectors, config.seed)
     reduction, widths = fit_block_maps(
         statistics, block_widths(init), recipe, config.embedding.variance, config.pca.max_components
     )
     parts = recipe.parts(widths)
     source = _reduced(reduction, init)
     vectors = _laid_out(settings, source, widths, parts)
-    return reduction, parts, _placed(init, reduction, parts, source, vectors, config.seed)
+    return reduction, parts, _placed(init, parts, source, vectors, config.seed)
 
 
 def _reduced(reduction: Reduction, init: VectorTable) -> np.ndarray:
@@ -145,7 +145,6 @@ def _laid_out(settings: Settings, source: np.ndarray, widths: list[int], parts: 
 
 def _placed(
     init: VectorTable,
-    reduction: Reduction,
     parts: list[slice],
     source: np.ndarray,
     vectors: np.ndarray,
@@ -158,8 +157,8 @@ def _placed(
     is_landmark = finite_rows(vectors)
     others = np.flatnonzero(finite_rows(source) & ~is_landmark)
     if len(others):
-        placement = Placement(reduction, parts, source[is_landmark], vectors[is_landmark], seed=seed)
-        vectors[others] = placement.place(source[others])
+        place = Interpolation(parts, source[is_landmark], vectors[is_landmark], seed=seed)
+        vectors[others] = place(source[others])
     source[~is_landmark] = np.nan
     return table_from_arrays({IMAGE_PATH: init.column(IMAGE_PATH), "vectors": vectors, "source": source})
 

@@ -7,7 +7,7 @@ and a fan-in before its partitions exist. So there is a job before, one for each
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-PREPARE = ("image_index", "views", "image_quality")
+PREPARE = ("image_index", "views", "image_quality", "joint_features", "groups")
 RECLUSTER = (
     "pca",
     "scaled_pca",
@@ -31,6 +31,8 @@ SUMMARISE = (
     "disagreements",
     "ranking",
     "ranked_outliers",
+    "attributes",
+    "review",
     "summary",
     "accepted_models",
     "report",
@@ -38,7 +40,7 @@ SUMMARISE = (
 _JOBS = {
     "prepare": (
         PREPARE,
-        "What is not partitioned and comes first: image index, views, quality of the pictures.",
+        "What is not partitioned and comes first: image index, views, quality of the pictures, joint features.",
     ),
     "full_pipeline": (FULL_PIPELINE, "One descriptor from Init to Final. Backfill it over all descriptors."),
     "recluster": (
@@ -47,7 +49,7 @@ _JOBS = {
     ),
     "summarise": (
         SUMMARISE,
-        "What looks at all descriptors: comparison, outliers, summary, accepted models, report.",
+        "What looks at all descriptors: comparison, outliers, attributes, summary, accepted models, report.",
     ),
     "label_batch": (
         ("labelled_batch", "drift"),
@@ -56,6 +58,10 @@ _JOBS = {
     "refit": (
         ("refits",),
         "Takes what has come since into the fit, and accepts the new one if it is not worse.",
+    ),
+    "answer": (
+        ("attributes", "review"),
+        "After answers in Names: attributes of every image, and what to ask next.",
     ),
     "refresh_report": (("report",), "The report alone, from what is there."),
 }

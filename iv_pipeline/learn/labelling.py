@@ -24,6 +24,7 @@ from iv_pipeline.learn.pca import fit_pca
 from iv_pipeline.learn.representation import (
     RECIPES,
     Embedder,
+    Interpolation,
     Placement,
     Reduction,
     embed_parts,
@@ -358,7 +359,7 @@ def fit_labeller(
         if recipe.embed:
             source, parts = reduction.reduce(matrix), recipe.parts(kept)
             embedding = embed_parts(source, kept, parts, embedder)
-            turned = Placement(reduction, parts, source, embedding, seed=seed)
+            turned = Placement(reduction, Interpolation(parts, source, embedding, seed=seed))
     vectors = embedding if recipe.embed else turned.reduce(matrix)
     space = Space(vectors, seed, n_neighbors, min_samples)
     clustering = fit_clusters(ALGORITHMS[algorithm], space, parameters)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy.sparse import csr_array
 
-from iv_pipeline.learn.groups import SHEET_SIZE, GroupTree, sheet
+from iv_pipeline.learn.groups import GroupTree, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,8 +93,6 @@ def rank_questions(
     n_questions: int,
     *,
     first: Sequence[int] = (),
-    density: NDArray[np.floating[Any]] | None = None,
-    facts: NDArray[np.bool_] | None = None,
 ) -> list[Question]:
     """Questions, best first, no two about the same rows where others are worth as much.
 
@@ -116,10 +114,6 @@ def rank_questions(
         Number of questions at most.
     first
         Positions of candidates to ask about before anything is known, best first; others follow by size.
-    density
-        How typical each row is, shape ``(n_rows,)``, for the choice of single images; None if all are alike.
-    facts
-        Rows whose values are known, shape ``(n_rows,)``, which no question about a single image is about.
     """
     open_ = np.ones(len(candidates), bool)
     open_[np.asarray(asked, np.int64)] = False
@@ -128,7 +122,9 @@ def rank_questions(
         rest = np.setdiff1d(np.flatnonzero(open_), order)
         sizes = np.array([len(candidates[i].members) for i in rest])
         order += rest[np.argsort(-sizes, kind="stable")].tolist()
-        return [Question(candidates[i], i, float(len(candidates[i].members)), ()) for i in order[:n_questions]]
+        return [
+            Question(candidates[i], i, float(len(candidates[i].members)), ()) for i in order[:n_questions]
+        ]
     names = list(posterior)
     unsure = np.stack([1 - p.max(axis=1) for p in posterior.values()], axis=1).astype(np.float64)
     sizes = np.array([len(c.members) for c in candidates])

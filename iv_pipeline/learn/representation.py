@@ -334,22 +334,20 @@ class Reduction:
         return reduced
 
 
-class Placement:
-    """Raw rows to where they belong in an embedding: between their neighbours of the fit.
+class Interpolation:
+    """Reduced rows to where they belong in an embedding: between their neighbours of the fit.
 
     A row comes to lie at the geometric median of its neighbours' places, those of all parts together, weighted by
     the inverse square of their distance (Shepard 1968); so a row of the fit comes to lie where the fit put it.
 
     Parameters
     ----------
-    reduction
-        Raw rows to reduced ones.
     parts
-        Columns of those whose neighbours vote, as from `Recipe.parts`.
+        Columns of the rows whose neighbours vote, as from `Recipe.parts`.
     source
         Reduced rows of the fit, shape ``(n_points, n_components)``, float32, finite.
     embedding
-        Of the rows of the fit, shape ``(n_points, n_components)``, float32.
+        Of the rows of the fit, shape ``(n_points, n_dimensions)``, float32.
     n_neighbors
         That vote.
     seed
@@ -358,33 +356,18 @@ class Placement:
 
     def __init__(
         self,
-        reduction: Reduction,
         parts: Sequence[slice],
         source: NDArray[np.float32],
         embedding: NDArray[np.float32],
         n_neighbors: int = 15,
         seed: int = 0,
     ) -> None:
-        self._reduction = reduction
-        self.n_features = reduction.n_features
         self._parts = list(parts)
         self._searches = [NeighborSearch(np.ascontiguousarray(source[:, part]), seed) for part in self._parts]
         self._embedding = embedding
         self._n_neighbors = n_neighbors
 
-    def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
-        """All rows of `matrix`, reduced; not finite where a raw row is not."""
-        return self._reduction.reduce(matrix)
-
-    def components(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
-        """The same with the lengths that rows have."""
-        return self._reduction.components(matrix)
-
-    def of_unit_length(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Components as they are reduced."""
-        return self._reduction.of_unit_length(components)
-
-    def place(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
+    def __call__(self, reduced: NDArray[np.float32]) -> NDArray[np.float32]:
         """Reduced rows, finite, embedded, shape ``(n_rows, n_dimensions)``."""
         found = [
             search(np.ascontiguousarray(reduced[:, part]), self._n_neighbors)
@@ -399,6 +382,35 @@ class Placement:
 
         places = list(map_ordered(place_some, -(-len(reduced) // PLACED_ROWS)))
         return np.concatenate(places) if places else np.empty((0, self._embedding.shape[1]), np.float32)
+
+
+class Placement:
+    """Raw rows to where they belong in an embedding.
+
+    Parameters
+    ----------
+    reduction
+        Raw rows to reduced ones.
+    place
+        Reduced rows, finite, to their places, shape ``(n_rows, n_dimensions)``.
+    """
+
+    def __init__(self, reduction: Reduction, place: Interpolation) -> None:
+        self._reduction = reduction
+        self.n_features = reduction.n_features
+        self.place = place
+
+    def reduce(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """All rows of `matrix`, reduced; not finite where a raw row is not."""
+        return self._reduction.reduce(matrix)
+
+    def components(self, matrix: BatchedMatrix) -> NDArray[np.float32]:
+        """The same with the lengths that rows have."""
+        return self._reduction.components(matrix)
+
+    def of_unit_length(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Components as they are reduced."""
+        return self._reduction.of_unit_length(components)
 
 
 def pack_fit(reduction: Reduction, parts: Sequence[slice]) -> dict[str, NDArray[Any]]:

@@ -36,6 +36,8 @@ EVERYWHERE: dict[str, str] = {
     "label": "true label, where there is one",
     "share": "share of all images",
     "content": "checksum and size of the picture, as the archive says; missing where there is none or it is empty",
+    "outlier_score": "over all descriptors and the picture, in [0, 1]",
+    "reasons": "in words, separated by semicolons",
     "batch": "name of the batch, as its folder in the inbox",
     "model_version": "version of the set of models that labelled it",
 }
@@ -51,6 +53,23 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "status": "why the vector is unusable; empty if it is usable",
     },
     "views": {"row": "row in the delivery"},
+    "joint_features": {
+        "features": "whitened components of every descriptor, each at unit length; NaN if no vector is usable",
+        "indices": "rows of the nearest neighbors, nearest first; −1 for rows without features",
+        "distances": "to them, Euclidean",
+        "embedding": "of the features by UMAP; NaN for rows without features",
+    },
+    "groups": {"leaf": "smallest group that the image is in, a leaf of the tree; −1 without features"},
+    "attributes": {"status": "ok, or why nothing can be said of the image"},
+    "review": {
+        "kind": "cluster (also a group) or image",
+        "descriptor": "whose cluster it is, or groups; empty for an image",
+        "cluster": "number of the cluster or group; missing for an image",
+        "image_path": "the image that is asked about; empty for a cluster",
+        "images": "paths of the images to look at, at most 9, as JSON",
+        "attributes": "that the answer would settle, the most first, separated by semicolons",
+        "gain": "images that the answer is expected to settle, over all attributes",
+    },
     "clustering_trials": {
         "tried": "parameters as they were asked for, as JSON",
         "standard_error": "standard error of the leading score over samples of images or vehicles",
@@ -238,6 +257,7 @@ TEXT: frozenset[str] = frozenset(
         ),
         *("algorithm", "parameters", "tried", "predicted_by", "criterion", "reason", "refit", "batches"),
         "names_lost",
+        *("kind", "images", "attributes"),
     }
 )
 """Columns of text in the CSVs that are handed on: read back, they are what was written, and never a number."""
@@ -255,8 +275,17 @@ def describe_column(table: str, column: str) -> str:
         return own
     if table == "clusters" and column.startswith("label_"):
         return f"cluster by {column.removeprefix('label_')}, numbered by size"
+    if table == "attributes":
+        return _of_attribute(column)
     if table == "views":
         return "components of one descriptor of the sampled images"
     if table == "disagreements":
         return "cluster of that descriptor"
     return next((words for start, words in STARTING.items() if column.startswith(start)), "")
+
+
+def _of_attribute(column: str) -> str:
+    name = column.removesuffix("_confidence")
+    if name == column:
+        return "value of the attribute; empty before any answer"
+    return f"probability that {name} is right, in [0, 1]; 1 for what people say of the image, 0 before any answer"

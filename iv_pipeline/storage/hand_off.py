@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def read_csv(path: UPath) -> pd.DataFrame:
     """A hand-off table; columns of text hold the text that was written, empty where there was none.
 
-    Nothing in columns of `iv_pipeline.storage.columns.TEXT` is taken for a number, a date or a missing value,
-    whatever it looks like; in other columns an empty field is NaN.
+    Nothing in columns of `iv_pipeline.storage.columns.TEXT` or of an attribute is taken for a number, a date or a
+    missing value, whatever it looks like; in other columns an empty field is NaN.
 
     Raises
     ------
@@ -28,12 +28,13 @@ def read_csv(path: UPath) -> pd.DataFrame:
     try:
         with path.open("rb") as source:
             names = pd.read_csv(source, nrows=0).columns
+        text = {name for name in names if name in TEXT or f"{name}_confidence" in names}
         with path.open("rb") as source:
             return pd.read_csv(
                 source,
-                dtype={name: "str" for name in names if name in TEXT},
+                dtype=dict.fromkeys(text, "str"),
                 keep_default_na=False,
-                na_values={name: [""] for name in names if name not in TEXT},
+                na_values={name: [""] for name in names if name not in text},
                 low_memory=False,  # one type a column, however long it is
             )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

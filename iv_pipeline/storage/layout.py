@@ -4,6 +4,8 @@ from __future__ import annotations
 
 FILES: dict[str, str] = {
     "image_index": "Init/image_index.parquet",
+    "joint_features": "Scaled_PCA_Cluster/joint_features.arrow",
+    "groups": "Scaled_PCA_Cluster/groups.arrow",
     "init": "Init/{descriptor}.arrow",
     "statistics": "Init/{descriptor}_statistics.npz",
     "scaled": "Scaled/{descriptor}.arrow",
@@ -25,6 +27,8 @@ FILES: dict[str, str] = {
     "final": "Final/{descriptor}.csv",
     "changes": "Changes/{descriptor}.parquet",
     "ranked_outliers": "Final/outliers.csv",
+    "attributes": "Final/attributes.csv",
+    "review": "Final/review.csv",
     "comparison": "Final/comparison.parquet",
     "crossings": "Profiles/crossings.parquet",
     "disagreements": "Final/disagreements.csv",
@@ -39,7 +43,7 @@ FILES: dict[str, str] = {
 """Path of each asset's file; ``{descriptor}`` or ``{batch}`` is the partition."""
 
 NAMES = "Names/{descriptor}.csv"
-"""Where people name clusters: ``cluster,name``."""
+"""Where people name clusters and say which attributes they determine; `groups` and `images` are such names too."""
 
 BATCH_LABELS = "Final/batches/{batch}/{descriptor}.csv"
 """Labels of a batch by one descriptor; `labelled_batch` says which there are."""

@@ -9,6 +9,7 @@ from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn.representation import (
     RECIPES,
     Embedder,
+    Interpolation,
     Placement,
     embed_parts,
     fit_block_maps,
@@ -123,7 +124,7 @@ def test_rows_of_the_fit_are_placed_where_the_fit_put_them_and_others_between_th
     parts = recipe.parts(widths)
     source = reduction.reduce(ArrayBatches(known))
     embedding = embed_parts(source, widths, parts, EMBEDDER)
-    placement = Placement(reduction, parts, source, embedding)
+    placement = Placement(reduction, Interpolation(parts, source, embedding))
     np.testing.assert_allclose(placement.place(source), embedding, atol=1e-3)
     model = KMeans(4, n_init=4, random_state=0).fit(embedding)
     assert (
@@ -139,7 +140,7 @@ def test_rows_that_cannot_be_used_are_not_finite_and_no_rows_have_no_place() -> 
         compute_statistics(ArrayBatches(raw)), [6, 6], RECIPES["fusion"], 1.0, 6
     )
     source = reduction.reduce(ArrayBatches(raw))
-    placement = Placement(reduction, RECIPES["fusion"].parts(widths), source, source[:, :3])
+    placement = Placement(reduction, Interpolation(RECIPES["fusion"].parts(widths), source, source[:, :3]))
     raw[5, 2] = np.nan
     reduced = placement.reduce(ArrayBatches(raw))
     assert np.flatnonzero(np.isnan(reduced).any(axis=1)).tolist() == [5]

@@ -15,7 +15,7 @@ from PIL import Image
 from iv_pipeline.report import maps
 from iv_pipeline.report.page import render_report
 from iv_pipeline.report.plots import cluster_color
-from iv_pipeline.storage.names import given_names
+from iv_pipeline.storage.answers import given_names
 from iv_pipeline_tests.report.test_page import HOSTILE, Archive, make
 
 if TYPE_CHECKING:

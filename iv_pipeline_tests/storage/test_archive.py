@@ -154,7 +154,7 @@ def test_an_encrypted_entry_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "name"), [(9, "Deflate64"), (93, "Zstandard"), (77, "method 77")])
-def test_an_entry_packed_by_a_method_that_is_not_read_names_the_method(
+def test_an_entry_packed_by_a_method_that_is_not_read_answers_the_method(
     tmp_path: Path, method: int, name: str
 ) -> None:
     path = pack(tmp_path / "a.zip", {"1.jpg": b"x"})
