@@ -155,6 +155,11 @@ def match(image_paths: Sequence[str], entries: Entries) -> tuple[Matching, list[
     return matching, _notices(found, doubtful, n_exact, len(image_paths))
 
 
+def n_shared_parts(path: str, name: str) -> int:
+    """Number of last parts that a path and a name share, however they are spelled."""
+    return _n_shared(_reversed(path), _reversed(name))
+
+
 def _extend(found: dict[str, str], proposals: Mapping[str, str | None]) -> None:
     """Add the proposed entries of paths that have none, if no other path has or wants them."""
     taken = set(found.values())
