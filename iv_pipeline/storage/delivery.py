@@ -17,12 +17,12 @@ import pandas as pd
 from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.finding import FoundImages, find_images
-from iv_pipeline.storage.matching import normalised
+from iv_pipeline.storage.keyed import rows_by_path
 from iv_pipeline.storage.matrices import SUFFIXES, open_matrix
 from iv_pipeline.storage.path_lists import PathList, read_path_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
     from upath import UPath
@@ -146,7 +146,7 @@ class Delivery:
                     fix=f"set descriptors.{name} in pipeline.yaml to {self._within(file)}",
                 )
             )
-        return [*notices, *self._open(name).notices]
+        return [*notices, *self._open(name)[2]]
 
     def matrix(self, name: str) -> NDArray[Any] | ChunkedRows:
         """The vectors of descriptor `name`, in the delivery's order.
@@ -169,22 +169,32 @@ class Delivery:
         DeliveryError
             If its file is missing or cannot be used, or its rows are not those of the paths.
         """
-        matrix = self._open(name)
-        if matrix.keys is None:
-            return matrix.array
-        return self._in_order(self._find(name), matrix.array, matrix.keys)
+        matrix, rows, _ = self._open(name)
+        return matrix.array if rows is None else matrix.array[rows]
 
-    def _open(self, name: str) -> Matrix:
+    def _open(self, name: str) -> tuple[Matrix, list[int] | None, list[Notice]]:
+        """The matrix of a descriptor, its rows in the delivery's order if they have another, and what is odd."""
         file = self._find(name)
         matrix = open_matrix(file)
-        if len(matrix.array) != len(self.paths):
-            raise DeliveryError(
-                f"has {len(matrix.array):,} rows, but {self.folder / self.config.paths} has "
-                f"{len(self.paths):,} paths",
-                where=file,
-                fix="deliver the two that were made together",
+        if matrix.keys is None or len(matrix.keys) < len(self.paths):
+            self._require_rows(file, matrix.array.shape)
+        rows, notices = (None, []) if matrix.keys is None else rows_by_path(matrix.keys, self.paths, file)
+        return matrix, rows, [*matrix.notices, *notices]
+
+    def _require_rows(self, file: UPath, shape: tuple[int, ...]) -> None:
+        n_rows, n_paths = shape[0], len(self.paths)
+        if n_rows == n_paths:
+            return
+        what = f"has {n_rows:,} rows, but {self.folder / self.config.paths} has {n_paths:,} paths"
+        fix = "deliver the two that were made together"
+        if shape[1] == n_paths:
+            what, fix = (
+                f"{what}: it looks transposed",
+                "save it with a row for each image: np.save(file, array.T)",
             )
-        return matrix
+        elif n_rows == n_paths + 1:
+            what = f"{what}: one row may be of the header line of the paths"
+        raise DeliveryError(what, where=file, fix=fix)
 
     def _find(self, name: str) -> UPath:
         """The file of descriptor `name`; in its place, one of the same name with another known suffix."""
@@ -317,23 +327,6 @@ class Delivery:
             return None
         search = re.compile(str(self.config.identity)).search
         return [found.group(1) if (found := search(path)) else None for path in self.paths]
-
-    def _in_order(
-        self, path: UPath, array: NDArray[Any] | ChunkedRows, keys: Sequence[str]
-    ) -> NDArray[Any] | ChunkedRows:
-        """Rows of a keyed matrix in the delivery's order."""
-        keys = [normalised(key) for key in keys]
-        if keys == self.paths:
-            return array
-        row_of = {key: row for row, key in enumerate(keys)}
-        missing = [image for image in self.paths if image not in row_of]
-        if missing:
-            raise DeliveryError(
-                f"has no vector of {missing[0]} ({len(missing):,} such images)",
-                where=path,
-                fix="deliver the vectors of all images",
-            )
-        return array[[row_of[image] for image in self.paths]]
 
 
 def _stem(name: str) -> str:

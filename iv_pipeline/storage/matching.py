@@ -160,6 +160,11 @@ def n_shared_parts(path: str, name: str) -> int:
     return _n_shared(_reversed(path), _reversed(name))
 
 
+def closest_names(path: str, entries: Entries) -> list[str]:
+    """Entries that share most last parts with a path, two at most; none if none shares its name."""
+    return _closest([path], entries)[path][1]
+
+
 def _extend(found: dict[str, str], proposals: Mapping[str, str | None]) -> None:
     """Add the proposed entries of paths that have none, if no other path has or wants them."""
     taken = set(found.values())
