@@ -18,11 +18,12 @@ from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.finding import FoundImages, find_images
 from iv_pipeline.storage.keyed import rows_by_path
+from iv_pipeline.storage.matching import Entries, match
 from iv_pipeline.storage.matrices import SUFFIXES, open_matrix
 from iv_pipeline.storage.path_lists import PathList, read_path_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from upath import UPath
@@ -86,8 +87,7 @@ class Delivery:
         if self._identities is not None:
             index["vehicle_id"] = pd.Series(self._identities, dtype="str")
         if self._labels is not None:
-            row_of = {path: row for row, path in enumerate(self._labels.paths)}
-            rows = [row_of.get(path) for path in self.paths]
+            rows = self._label_rows.rows
             for name, values in self._labels.others.items():
                 labels = [None if row is None else values[row].strip() or None for row in rows]
                 index[name] = pd.Series(labels, dtype="str")
@@ -109,15 +109,7 @@ class Delivery:
         notices = [*self._listed.notices, *self._labels_beside.notices]
         if self._labels is not None:
             notices += self._labels.notices
-            known = set(self.paths)
-            strangers = [path for path in self._labels.paths if path not in known]
-            if strangers:
-                notices.append(
-                    Notice(
-                        f"labels {len(strangers):,} images that the delivery lacks, such as {strangers[0]}",
-                        where=str(self._labels.file),
-                    )
-                )
+            notices += self._label_rows.notices
         if self._identities is not None:
             without = self._identities.count(None)
             if without:
@@ -287,6 +279,25 @@ class Delivery:
         return self._labels_beside.labels
 
     @cached_property
+    def _label_rows(self) -> _LabelRows:
+        """The row of the labels for each image, matched as the names in an archive are."""
+        if self._labels is None:
+            return _LabelRows([None] * len(self.paths))
+        row_of = {path: row for row, path in enumerate(self._labels.paths)}
+        entries = Entries(row_of)
+        matching, told = match(self.paths, entries)
+        found = [entries.find(path, matching) for path in self.paths]
+        rows = [None if name is None else row_of[name] for name in found]
+        where = str(self._labels.file)
+        notices = [Notice(notice.what, where, notice.fix) for notice in told]
+        used = set(found)
+        strangers = [path for path in row_of if path not in used]
+        if strangers:
+            what = f"labels {len(strangers):,} images that the delivery lacks, such as {strangers[0]}"
+            notices.append(Notice(what, where))
+        return _LabelRows(rows, tuple(notices))
+
+    @cached_property
     def _labels_beside(self) -> _Beside:
         """Labels beside the delivery, if they are of its images: the folder around it may hold anything."""
         beside, within = self.folder.parent / LABELS, self.folder / LABELS
@@ -308,7 +319,7 @@ class Delivery:
         )
 
     def _read_labels(self, file: UPath) -> PathList:
-        rows = read_path_list(file, "delivery.labels", self.config.archive)
+        rows = read_path_list(file, "delivery.labels", anywhere=True)
         others = {_label_name(name): values for name, values in rows.others.items()}
         if not others:
             raise DeliveryError(
@@ -343,6 +354,14 @@ def _listing(folder: UPath) -> str:
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     return f"the folder has {', '.join(names[:_LISTED])}{more}" if names else "the folder is empty"
+
+
+@dataclass(frozen=True)
+class _LabelRows:
+    """The row of the labels for each image, None where it has none, and how they were matched."""
+
+    rows: Sequence[int | None]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)

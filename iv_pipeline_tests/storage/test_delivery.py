@@ -1,6 +1,7 @@
 import pickle
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +313,16 @@ def test_another_number_of_rows_is_explained(tmp_path: Path, content: Any, sente
     put_descriptor(delivery, content)
     with pytest.raises(DeliveryError, match=sentence):
         delivery.matrix("net")
+
+
+@pytest.mark.parametrize("change", [lambda p: f"/mnt/nas/{p}", str.upper, lambda p: p.partition("/")[2]])
+def test_labels_with_other_spellings_of_the_paths_are_matched_and_it_is_told(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    delivery = make_delivery(tmp_path)
+    rows = [f"{change(path)},{i}" for i, path in enumerate(NORMALISED)]
+    (delivery.folder / "labels.csv").write_text("\n".join(["paths,label", *rows, "other/x.jpg,9"]))
+    assert delivery.image_index()["label"].to_list() == ["0", "1", "2"]
+    found, strange = (str(notice) for notice in delivery.notices([]))
+    assert "3 of 3 images are found under other names" in found
+    assert "labels 1 images that the delivery lacks, such as other/x.jpg" in strange
