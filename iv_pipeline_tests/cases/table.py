@@ -411,7 +411,6 @@ CASES = (
         "67-disk-full",
         scenarios.on_a_full_disk,
         holds_through("one sentence that the disk is full, and what was there stays"),
-        light=_ONE,
     ),
     _case(
         "71-inbox-thumbs-db-later", scenarios.looked_into_later, finishes(), holds_through("the same content")
