@@ -83,17 +83,19 @@ def _pictures(
     archive = delivery.archive()
     if archive is None:
         return {}
-    columns = {}
+    columns, reasons = {}, set()
     for name, vectors in picture_views(paths, archive.read).items():
         reason = why_not_judge(vectors)
         if reason:
-            context.log.warning("%s of the pictures cannot judge: %s", name, reason)
+            reasons.add(reason)
             continue
         statistics = compute_statistics(ArrayBatches(vectors))
         standard = fit_scaler("standard", statistics)
         fitted = fit_pca(statistics, standard, config.pca.variance, config.pca.max_components)
         columns[view_of(PICTURES, name)] = fitted.transform(vectors)
         context.log.info("views · %s of the pictures · %d components", name, fitted.n_components)
+    for reason in sorted(reasons):
+        context.log.warning("pictures cannot judge clusters: %s", reason)
     return columns
 
 

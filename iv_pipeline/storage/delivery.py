@@ -17,6 +17,8 @@ import pandas as pd
 from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.finding import FoundImages, find_images
+from iv_pipeline.storage.folder import files_below
+from iv_pipeline.storage.junk import is_junk
 from iv_pipeline.storage.keyed import rows_by_path
 from iv_pipeline.storage.matching import Entries, match
 from iv_pipeline.storage.matrices import SUFFIXES, open_matrix
@@ -133,7 +135,7 @@ class Delivery:
         if file != named:
             notices.append(
                 Notice(
-                    f"read in place of {named.name}, which is not there",
+                    f"read in place of {self.files[name]}, which is not there",
                     where=str(file),
                     fix=f"set descriptors.{name} in pipeline.yaml to {self._within(file)}",
                 )
@@ -205,7 +207,7 @@ class Delivery:
             return candidates[0]
         setting = f"set descriptors.{name} in pipeline.yaml"
         if candidates:
-            listed = ", ".join(file.name for file in candidates)
+            listed = ", ".join(map(self._within, candidates))
             raise DeliveryError(
                 f"there is no such file, but {listed}", where=path, fix=f"{setting} to one of them"
             )
@@ -216,12 +218,14 @@ class Delivery:
         )
 
     def _same_name(self, path: UPath) -> list[UPath]:
-        """Files beside `path` with its name but for case, and any known suffix."""
-        if not path.parent.is_dir():
-            return []
+        """Files with the name of `path` but for case, and any known suffix: beside it, or else in the delivery."""
         stem = _stem(path.name)
-        files = (file for file in path.parent.iterdir() if file.name.lower().endswith(SUFFIXES))
-        return sorted((f for f in files if _stem(f.name) == stem and f.is_file()), key=lambda file: file.name)
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        found = [file for file in beside if _is_descriptor(file.name, stem) and file.is_file()]
+        if not found:
+            names = (name for name in files_below(self.folder) if not is_junk(name))
+            found = [self.folder / name for name in names if _is_descriptor(name.rpartition("/")[2], stem)]
+        return sorted(found, key=lambda file: file.path)
 
     def _within(self, file: UPath) -> str:
         return file.path[len(self.folder.path) :].lstrip("/\\")
@@ -268,7 +272,14 @@ class Delivery:
     @cached_property
     def _listed(self) -> PathList:
         self._require_folder()
-        return read_path_list(self.folder / self.config.paths, "delivery.paths", self.config.archive)
+        named = self.folder / self.config.paths
+        found = named if named.is_file() else _in_other_case(named)
+        if found is None:
+            raise DeliveryError(
+                f"there is no file {named}; {_listing(named.parent)}",
+                fix="copy it there, or set delivery.paths to where it is",
+            )
+        return read_path_list(found, "delivery.paths", self.config.archive)
 
     @cached_property
     def _labels(self) -> PathList | None:
@@ -340,6 +351,10 @@ class Delivery:
         return [found.group(1) if (found := search(path)) else None for path in self.paths]
 
 
+def _is_descriptor(name: str, stem: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and _stem(name) == stem
+
+
 def _stem(name: str) -> str:
     """Name of a file in lower case, without a suffix that descriptor files have."""
     name = name.lower()
@@ -347,11 +362,18 @@ def _stem(name: str) -> str:
     return name[: -len(max(found, key=len))] if found else name
 
 
+def _in_other_case(file: UPath) -> UPath | None:
+    """The one file beside where `file` should be that has its name in other letter case; None if there is none."""
+    beside = file.parent.iterdir() if file.parent.is_dir() else ()
+    found = [path for path in beside if path.name.lower() == file.name.lower()]
+    return found[0] if len(found) == 1 else None
+
+
 def _listing(folder: UPath) -> str:
     """What lies in a folder, in words."""
     if not folder.is_dir():
         return f"there is no folder {folder.name} either"
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    names = sorted(entry.name for entry in folder.iterdir() if not is_junk(entry.name))
     more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     return f"the folder has {', '.join(names[:_LISTED])}{more}" if names else "the folder is empty"
 

@@ -22,6 +22,7 @@ _LISTED = 10
 _SAMPLE = 100
 _PART = re.compile(r"\.(?:zip\.001|z01|part0*1\.(?:rar|zip)|7z\.001)$", re.IGNORECASE)
 """The first part of a split archive."""
+_OTHER_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _none(folder: UPath, setting: str, several: Sequence[ImageStore], refusals: 
             where=str(folder),
             fix="set delivery.archive to one of them",
         )
-    refusals = [*refusals, *_unfinished(folder)]
+    refusals = [*refusals, *_unreadable(folder)]
     names = sorted(path.name for path in folder.iterdir() if not is_junk(path.name))
     more = ", …" if len(names) > _LISTED else ""
     listed = f"the delivery has {', '.join(names[:_LISTED])}{more}"
@@ -215,12 +216,13 @@ def _none(folder: UPath, setting: str, several: Sequence[ImageStore], refusals: 
     )
 
 
-def _unfinished(folder: UPath) -> list[str]:
-    """What is said of downloads that are not whole, and of parts of split archives."""
+def _unreadable(folder: UPath) -> list[str]:
+    """What is said of downloads that are not whole, parts of split archives and archives of other kinds."""
     names = sorted(name for name in files_below(folder) if not is_junk(name))
     return [
         *(f"{name} is a download that is not complete" for name in names if is_unfinished(name)),
         *(f"{name} is a part of a split archive: join them" for name in names if _PART.search(name)),
+        *(f"{name} is no zip archive: unpack it" for name in names if name.lower().endswith(_OTHER_ARCHIVES)),
     ][:_LISTED]
 
 

@@ -191,11 +191,14 @@ def test_a_descriptor_with_another_suffix_is_read_and_reported(tmp_path: Path) -
     np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
     (notice,) = delivery.notices()
     assert str(notice).endswith(
-        "Net.npy: read in place of net.pickle, which is not there; "
+        "Net.npy: read in place of descriptors/net.pickle, which is not there; "
         "set descriptors.net in pipeline.yaml to descriptors/Net.npy"
     )
     np.save(tmp_path / "delivery" / "descriptors" / "net.npy", VECTORS)
-    with pytest.raises(DeliveryError, match=r"no such file, but Net\.npy, net\.npy; set descriptors\.net"):
+    with pytest.raises(
+        DeliveryError,
+        match=r"no such file, but descriptors/Net\.npy, descriptors/net\.npy; set descriptors\.net",
+    ):
         delivery.matrix("net")
 
 
@@ -326,3 +329,25 @@ def test_labels_with_other_spellings_of_the_paths_are_matched_and_it_is_told(
     found, strange = (str(notice) for notice in delivery.notices([]))
     assert "3 of 3 images are found under other names" in found
     assert "labels 1 images that the delivery lacks, such as other/x.jpg" in strange
+
+
+@pytest.mark.parametrize("place", ["net.pickle", "Descriptors/net.npy", "from/network/NET.pkl"])
+def test_a_descriptor_elsewhere_in_the_delivery_is_read_and_reported(tmp_path: Path, place: str) -> None:
+    delivery = make_delivery(tmp_path)
+    (delivery.folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (delivery.folder / place).write_bytes(pickle.dumps(VECTORS))
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+    (notice,) = delivery.descriptor_notices("net")
+    assert f"which is not there; set descriptors.net in pipeline.yaml to {place}" in str(notice)
+
+
+def test_a_path_list_in_other_letter_case_is_read_and_another_name_is_listed(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    (delivery.folder / "images_paths.csv").rename(delivery.folder / "Images_Paths.CSV")
+    assert delivery.paths == NORMALISED
+    (delivery.folder / "Images_Paths.CSV").rename(delivery.folder / "list.csv")
+    again = Delivery(delivery.folder, delivery.config, delivery.files)
+    with pytest.raises(
+        DeliveryError, match=r"there is no file .*images_paths\.csv; the folder has list\.csv; copy"
+    ):
+        _ = again.paths

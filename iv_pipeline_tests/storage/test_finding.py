@@ -197,3 +197,16 @@ def test_an_archive_of_other_images_gives_way_to_the_one_beside_it(delivery: Pat
     assert f"{SETTING} has 0 of {len(IMAGES)} images, so they are read from raw_data/photos.zip" in said(
         found
     )
+
+
+def test_an_archive_of_another_kind_is_named(delivery: Path) -> None:
+    (delivery / "raw_data" / "veriwild.tar.gz").write_bytes(b"\x1f\x8b")
+    assert "raw_data/veriwild.tar.gz is no zip archive: unpack it" in said(find(delivery))
+
+
+def test_suffixes_for_jpeg_are_one(delivery: Path) -> None:
+    pack(delivery / SETTING, {name.replace(".jpg", ".jpeg"): content for name, content in IMAGES.items()})
+    found = find(delivery)
+    assert found.store is not None
+    assert {name: found.store.read(name) for name in IMAGES} == IMAGES
+    assert "30 in other letter case, Unicode composition or suffix" in said(found)
