@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
+from statistics import median
 from typing import TYPE_CHECKING
 
 from iv_pipeline.errors import DeliveryError, Notice
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.folder import ImageFolder, files_below
 from iv_pipeline.storage.junk import is_junk, is_unfinished
+from iv_pipeline.storage.matching import n_shared_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -134,7 +137,16 @@ class _Search:
         return True
 
     def _parts(self) -> list[ImageStore]:
-        return [store for store, n in self.n_found.items() if n]
+        """Stores that have images; if some share folders with the paths, only those."""
+        shared = {store: self._n_shared(store) for store, n in self.n_found.items() if n}
+        least = min(2, max(shared.values(), default=0))
+        return [store for store, n in shared.items() if n >= least]
+
+    def _n_shared(self, store: ImageStore) -> float:
+        """Number of last parts that paths typically share with the entries of a store."""
+        entries = ((path, store.entry_of(path)) for path in self.image_paths)
+        found = ((path, entry) for path, entry in entries if entry is not None)
+        return median(n_shared_parts(path, entry) for path, entry in islice(found, _SAMPLE))
 
     def _missing_in(self, parts: Sequence[ImageStore]) -> Sequence[str]:
         missing = self.image_paths

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.storage.csv_files import read_text_table
+from iv_pipeline.storage.junk import is_junk
 from iv_pipeline.storage.layout import NAMES
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def read_names(data_root: UPath, descriptor: str) -> GivenNames:
         If the file cannot be read or has no columns `cluster` and `name`, or if a cluster is no number or has two
         names; with file and line.
     """
-    path = data_root / NAMES.format(descriptor=descriptor)
+    path, notices = _find(data_root / NAMES.format(descriptor=descriptor))
     try:
         table = read_text_table(path, ("cluster", "name"), error=InputError, skip_blank=True)
     except FileNotFoundError:
-        return GivenNames()
+        return GivenNames(notices=notices)
     columns = {name.lower(): values for name, values in table.columns.items()}
     if not {"cluster", "name"} <= columns.keys():
         raise InputError(
@@ -73,6 +74,19 @@ def read_names(data_root: UPath, descriptor: str) -> GivenNames:
                 fix="keep one of them",
             )
     return GivenNames(names, table.notices)
+
+
+def _find(path: UPath) -> tuple[UPath, tuple[Notice, ...]]:
+    """The file of names, in other letter case if need be, and what else bears its name and is not read."""
+    if path.is_file() or not path.parent.is_dir():
+        return path, ()
+    start = path.name.lower().removesuffix("csv")
+    beside = sorted(file for file in path.parent.iterdir() if file.name.lower().startswith(start))
+    others = [file for file in beside if not is_junk(file.name) and file.is_file()]
+    same = [file for file in others if file.name.lower() == path.name.lower()]
+    if len(same) == 1:
+        return same[0], ()
+    return path, tuple(Notice("is not read", str(file), f"save it as CSV, as {path.name}") for file in others)
 
 
 def given_names(data_root: UPath, descriptor: str) -> dict[int, str]:

@@ -210,3 +210,13 @@ def test_suffixes_for_jpeg_are_one(delivery: Path) -> None:
     assert found.store is not None
     assert {name: found.store.read(name) for name in IMAGES} == IMAGES
     assert "30 in other letter case, Unicode composition or suffix" in said(found)
+
+
+def test_an_archive_that_shares_names_alone_is_no_part(delivery: Path) -> None:
+    first, second = halves()
+    pack(delivery / SETTING, first)
+    pack(delivery / "raw_data" / "holiday.zip", {f"beach/{next(iter(second)).rpartition('/')[2]}": b"sea"})
+    found = find(delivery)
+    assert found.store is not None
+    assert found.store.missing(list(IMAGES)) == list(second)
+    assert "places" not in said(found)

@@ -61,3 +61,19 @@ def test_names_that_cannot_be_read_are_refused_by_line(tmp_path: Path, content: 
     with pytest.raises(InputError) as refused:
         read_names(write(tmp_path, content), "net")
     assert sentence in str(refused.value)
+
+
+def test_a_workbook_of_names_is_not_passed_over_silently(tmp_path: Path) -> None:
+    (tmp_path / "Names").mkdir()
+    for name in ("net.xlsx", "~$net.xlsx", "net2.csv"):
+        (tmp_path / "Names" / name).write_bytes(b"x")
+    found = read_names(UPath(tmp_path), "net")
+    assert found.names == {}
+    (notice,) = found.notices
+    assert str(notice).endswith("net.xlsx: is not read; save it as CSV, as net.csv")
+
+
+def test_names_are_found_in_other_letter_case(tmp_path: Path) -> None:
+    (tmp_path / "Names").mkdir()
+    (tmp_path / "Names" / "Net.CSV").write_text("cluster,name\n0,sedans\n")
+    assert read_names(UPath(tmp_path), "net").names == {0: "sedans"}
