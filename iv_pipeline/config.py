@@ -86,14 +86,23 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _slashes(value: Any) -> Any:
+    """A path as it is written on Windows, as it is read everywhere."""
+    return value.replace("\\", "/") if isinstance(value, str) else value
+
+
+File = Annotated[str, BeforeValidator(_slashes)]
+"""Path relative to a delivery."""
+
+
 class DeliveryConfig(Model):
     """How a delivery is laid out, relative to its folder."""
 
-    paths: str = "images_paths.csv"
+    paths: File = "images_paths.csv"
     """CSV with the path of every image; row i belongs to row i of every descriptor."""
-    archive: str | None = "raw_data/veriwild.zip"
+    archive: File | None = "raw_data/veriwild.zip"
     """Zip archive or folder with the images; null if there are none."""
-    labels: str | None = None
+    labels: File | None = None
     """CSV with true labels; by default `labels.csv` in the delivery, or beside it if it labels its images."""
     identity: str | None = AUTO
     """Regular expression whose first group, searched for in a path (with `/`), is the vehicle's identity; null if
@@ -133,7 +142,7 @@ class Choice(Model):
 class DescriptorConfig(Model):
     """One descriptor: its file, and what is fixed for it."""
 
-    file: str
+    file: File
     choose: Choice = Choice()
 
 
@@ -489,15 +498,32 @@ def delivery_of(config: PipelineConfig, folder: UPath) -> DeliveryConfig:
         raise _explain(error, str(own)) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key that a mapping has twice: the first would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value!r} is there twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: UPath) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506  (a safe loader)
     except FileNotFoundError:
         raise ConfigError(
             f"there is no configuration at {path}", fix="set IV_CONFIG to the file, or run from its folder"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is no YAML ({error})", where=path, fix="correct it") from None
+    except UnicodeDecodeError:
+        raise ConfigError("is not in UTF-8", where=path, fix="save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise _explain_yaml(error, path) from None
     except OSError as error:
         raise ConfigError(
             f"cannot be read ({error.strerror or error})", where=path, fix="make it readable"
@@ -505,6 +531,15 @@ def _read_yaml(path: UPath) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError("holds no settings", where=path, fix="write a mapping, such as 'descriptors: ...'")
     return content
+
+
+def _explain_yaml(error: yaml.YAMLError, path: UPath) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    place = f"{path}, line {mark.line + 1}" if mark is not None else str(path)
+    problem = getattr(error, "problem", None) or str(error)
+    if "'\\t'" in problem:
+        return ConfigError("is indented with a tab, which YAML does not allow", where=place, fix="use blanks")
+    return ConfigError(f"is no YAML ({problem})", where=place, fix="correct it")
 
 
 def _explain(error: ValidationError, path: str) -> ConfigError:
@@ -515,4 +550,10 @@ def _explain(error: ValidationError, path: str) -> ConfigError:
         return ConfigError(
             "there is no such setting", where=f"{path}: {where}", fix="remove it, or correct its name"
         )
+    if first["input"] is None:
+        what = "there is nothing below it"
+    elif first["type"] == "missing":
+        what = "it is missing"
+    elif first["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        what = f"it has {first['input']!r} where settings with names are expected"
     return ConfigError(what, where=f"{path}: {where}", fix="correct it")

@@ -48,6 +48,14 @@ def test_a_few_lines_are_enough(tmp_path: Path) -> None:
         ("descriptors: {'../x': a.pickle}", "cannot be a partition"),
         ("descriptors: {}", "descriptors"),
         ("{unclosed", "is no YAML"),
+        (
+            "descriptors:\n\ta: a.pickle\n",
+            "line 2: is indented with a tab, which YAML does not allow; use blanks",
+        ),
+        (MINIMAL + "seed: 1\nseed: 2\n", "line 3: is no YAML ('seed' is there twice)"),
+        ("seed: 1\n", "descriptors: it is missing"),
+        (MINIMAL + "trials:\n", "trials: there is nothing below it"),
+        (MINIMAL + "trials: 5\n", "trials: it has 5 where settings with names are expected"),
         ("- a list", "write a mapping"),
         ("", "write a mapping"),
     ],
@@ -59,6 +67,21 @@ def test_a_wrong_entry_is_named_with_its_file(tmp_path: Path, text: str, message
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_bytes((MINIMAL + "# камеры\n").encode("cp1251"))
+    with pytest.raises(ConfigError, match=r"pipeline\.yaml: is not in UTF-8; save it as UTF-8"):
+        load_config(path)
+
+
+def test_a_byte_order_mark_and_paths_of_windows_are_read(tmp_path: Path) -> None:
+    config = load_config(
+        written(tmp_path, "\ufeffdescriptors: {a: net\\a.pickle}\ndelivery: {archive: raw\\x.zip}\n")
+    )
+    assert config.descriptors["a"].file == "net/a.pickle"
+    assert config.delivery.archive == "raw/x.zip"
 
 
 def test_a_missing_file_says_how_to_name_another(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,6 +213,23 @@ def test_a_descriptor_that_is_alone_is_judged_by_the_pictures_or_by_the_vehicles
     assert why in winner["reason"]
     judges = {"pictures/shape", "pictures/colours"} if archive else set()
     assert set(json.loads(winner["predicted_by"])) == judges
+
+
+@pytest.mark.parametrize("picture", [b"", b"not a picture", "the first one"])
+def test_pictures_that_tell_no_images_apart_do_not_stop_a_descriptor_that_is_alone(
+    picture: bytes | str, make_pipeline: Callable[..., Pipeline]
+) -> None:
+    pipeline = make_pipeline(descriptors={"vdc_type": "descriptors/vdc_type.pickle"}, combinations={})
+    archive = pipeline.delivery / "raw_data" / "veriwild.zip"
+    with zipfile.ZipFile(archive) as source:
+        content = source.read(source.namelist()[0]) if isinstance(picture, str) else picture
+        names = source.namelist()
+    archive.unlink()  # other tests share it
+    with zipfile.ZipFile(archive, "w") as target:
+        for name in names:
+            target.writestr(name, content)
+    assert pipeline.materialise("image_index", "views").success
+    assert [name for name in pipeline.read("views").schema.names if name.startswith("pictures")] == []
 
 
 def one_descriptor(make_pipeline: Callable[..., Pipeline], chosen: dict[str, str]) -> Pipeline:

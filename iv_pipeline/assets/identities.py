@@ -107,18 +107,16 @@ def _closeness(
 def _used(name: str, found: Closeness, level: int, paths: Sequence[str]) -> Notice:
     folder = paths[0].rsplit("/", level)[0]
     return Notice(
-        f"folders such as {folder} hold one vehicle each and are its identity: by {name}, a photo is closer to "
-        f"one of its folder than to one of the next in {found.share:.0%} of comparisons, where chance is 50%",
+        f"folders such as {folder} are used as vehicles: by {name}, photos of one are closer in "
+        f"{found.share:.0%} of comparisons",
         where="delivery.identity",
-        fix="set it to null if they do not",
+        fix="set it to null if they are none",
     )
 
 
 def _not_used(name: str, found: Closeness) -> Notice:
     return Notice(
-        "folders hold a few photos each, but not of one vehicle: by the best descriptor, "
-        f"{name}, a photo is closer to one of its folder than to one of the next in {found.share:.0%} of "
-        "comparisons, where chance is 50%",
+        f"folders are not used as vehicles: by {name}, photos of one are closer in only {found.share:.0%} of "
+        "comparisons",
         where="delivery.identity",
-        fix="set it to a regular expression if the paths name vehicles",
     )

@@ -90,7 +90,9 @@ def _unread(frame: pd.DataFrame, archive: ImageStore) -> Iterator[Notice]:
         yield Notice(
             f"none of {n_images:,} images is in it: the first one listed is {frame[IMAGE_PATH].iloc[0]}, {entry}",
             where=str(archive.path),
-            fix="set delivery.archive to the archive or folder of these images",
+            fix="unpack that archive"
+            if (first or "").lower().endswith((".zip", ".rar", ".7z", ".tar", ".gz"))
+            else "set delivery.archive to the archive or folder of these images",
         )
         return
     for reason, count in reasons.most_common():

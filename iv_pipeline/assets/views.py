@@ -8,9 +8,8 @@ from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.engine import ArrayBatches
-from iv_pipeline.learn.image_quality import LEAST_READ
 from iv_pipeline.learn.pca import PCA, Projection, fit_pca
-from iv_pipeline.learn.pictures import picture_views
+from iv_pipeline.learn.pictures import picture_views, why_not_judge
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.learn.validity import fit_validity, without_unusable
@@ -80,24 +79,23 @@ def views(
 def _pictures(
     context: dg.AssetExecutionContext, delivery: FitSet, paths: list[str], config: PipelineConfig
 ) -> dict[str, np.ndarray]:
-    """Shapes and colours of the pictures, reduced; nothing if most of them cannot be read."""
+    """Shapes and colours of the pictures, reduced; nothing where they tell too few images apart."""
     archive = delivery.archive()
     if archive is None:
         return {}
-    columns = {}
+    columns, reasons = {}, set()
     for name, vectors in picture_views(paths, archive.read).items():
+        reason = why_not_judge(vectors)
+        if reason:
+            reasons.add(reason)
+            continue
         statistics = compute_statistics(ArrayBatches(vectors))
-        if statistics.n_usable < LEAST_READ * len(paths):
-            context.log.warning(
-                "%d of %d pictures of the sample can be read: they cannot judge",
-                statistics.n_usable,
-                len(paths),
-            )
-            return {}
         standard = fit_scaler("standard", statistics)
         fitted = fit_pca(statistics, standard, config.pca.variance, config.pca.max_components)
         columns[view_of(PICTURES, name)] = fitted.transform(vectors)
         context.log.info("views · %s of the pictures · %d components", name, fitted.n_components)
+    for reason in sorted(reasons):
+        context.log.warning("pictures cannot judge clusters: %s", reason)
     return columns
 
 

@@ -61,8 +61,12 @@ _OTHER_FORMATS = {
     b"\xff\x4f\xff\x51": "JPEG 2000",
     b"%PDF": "PDF",
     b"8BPS": "Photoshop",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
 }
-_MP4_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}
+_MP4_BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
+)
 _OWN_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8", b"RIFF")
 
 _ORIENTATION = 0x0112

@@ -12,6 +12,7 @@ import numpy as np
 
 from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.decoding import decode_all
+from iv_pipeline.learn.image_quality import LEAST_READ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +47,20 @@ def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[st
     chunks = [paths[begin : begin + _CHUNK] for begin in range(0, len(paths), _CHUNK)]
     parts = list(map_ordered(lambda i: _views(_pixels(chunks[i], read)), len(chunks)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+
+def why_not_judge(vectors: NDArray[np.float32]) -> str:
+    """Why what was made of pictures says nothing about images, in words; empty if it does.
+
+    Parameters
+    ----------
+    vectors
+        As `picture_views` returns them, shape ``(n_pictures, n_features)``.
+    """
+    known = vectors[np.isfinite(vectors).all(axis=1)]
+    if len(known) < max(2, LEAST_READ * len(vectors)):
+        return f"{len(known):,} of {len(vectors):,} pictures of the sample can be read"
+    return "all of them are the same" if (known == known[0]).all() else ""
 
 
 def _pixels(paths: Sequence[str], read: Callable[[str], bytes]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.storage.csv_files import TextTable, read_text_table
+from iv_pipeline.storage.junk import is_junk
 from iv_pipeline.storage.layout import NAMES
 
 if TYPE_CHECKING:
@@ -98,9 +99,9 @@ def read_answers(data_root: UPath, descriptor: str, attributes: Values | None = 
     """
     attributes = attributes or {}
     path = data_root / NAMES.format(descriptor=descriptor)
-    table = _read(path, ("cluster", "name"), attributes)
+    table, notices = _read(path, ("cluster", "name"), attributes)
     if table is None:
-        return ClusterAnswers()
+        return ClusterAnswers(notices=notices)
     columns = _columns(table, path, "cluster", ("name", *attributes))
     numbers = [_number(text, table, row) for row, text in enumerate(columns.pop("cluster"))]
     given = {
@@ -109,7 +110,7 @@ def read_answers(data_root: UPath, descriptor: str, attributes: Values | None = 
         if name in columns
     }
     names = given.pop("name", {})
-    return ClusterAnswers(names, given, frozenset(numbers) if given else frozenset(), table.notices)
+    return ClusterAnswers(names, given, frozenset(numbers) if given else frozenset(), notices)
 
 
 def read_image_answers(data_root: UPath, attributes: Values) -> ImageAnswers:
@@ -129,9 +130,9 @@ def read_image_answers(data_root: UPath, attributes: Values) -> ImageAnswers:
         two values or one that its attribute cannot have; with file and line.
     """
     path = data_root / NAMES.format(descriptor=IMAGES)
-    table = _read(path, ("image_path", OUTLIER), attributes)
+    table, notices = _read(path, ("image_path", OUTLIER), attributes)
     if table is None:
-        return ImageAnswers()
+        return ImageAnswers(notices=notices)
     columns = _columns(table, path, "image_path", (OUTLIER, *attributes))
     paths = [text.strip().replace("\\", "/") for text in columns.pop("image_path")]
     allowed = {**attributes, OUTLIER: None}
@@ -142,7 +143,7 @@ def read_image_answers(data_root: UPath, attributes: Values) -> ImageAnswers:
     }
     row_of = {path: row for row, path in enumerate(paths)}
     outliers = {path: _truth(text, table, row_of[path]) for path, text in given.pop(OUTLIER, {}).items()}
-    return ImageAnswers(given, outliers, frozenset(paths) if given else frozenset(), table.notices)
+    return ImageAnswers(given, outliers, frozenset(paths) if given else frozenset(), notices)
 
 
 def given_names(data_root: UPath, descriptor: str) -> dict[int, str]:
@@ -158,16 +159,33 @@ def given_names(data_root: UPath, descriptor: str) -> dict[int, str]:
 
 def has_answers(data_root: UPath, descriptor: str) -> bool:
     """Whether people have said anything of clusters of `descriptor`."""
-    return (data_root / NAMES.format(descriptor=descriptor)).exists()
+    return _find(data_root / NAMES.format(descriptor=descriptor))[0].exists()
 
 
-def _read(path: UPath, known: Sequence[str], attributes: Values) -> TextTable | None:
+def _read(
+    path: UPath, known: Sequence[str], attributes: Values
+) -> tuple[TextTable | None, tuple[Notice, ...]]:
+    """The table, None if there is no file, and what to tell of other files."""
+    path, notices = _find(path)
+    columns = [*known, *(name.lower() for name in attributes)]
     try:
-        return read_text_table(
-            path, [*known, *(name.lower() for name in attributes)], error=InputError, skip_blank=True
-        )
+        table = read_text_table(path, columns, error=InputError, skip_blank=True)
     except FileNotFoundError:
-        return None
+        return None, notices
+    return table, (*notices, *table.notices)
+
+
+def _find(path: UPath) -> tuple[UPath, tuple[Notice, ...]]:
+    """The file of answers, in other letter case if need be, and what else bears its name and is not read."""
+    if path.is_file() or not path.parent.is_dir():
+        return path, ()
+    start = path.name.lower().removesuffix("csv")
+    beside = sorted(file for file in path.parent.iterdir() if file.name.lower().startswith(start))
+    others = [file for file in beside if not is_junk(file.name) and file.is_file()]
+    same = [file for file in others if file.name.lower() == path.name.lower()]
+    if len(same) == 1:
+        return same[0], ()
+    return path, tuple(Notice("is not read", str(file), f"save it as CSV, as {path.name}") for file in others)
 
 
 def _columns(table: TextTable, path: UPath, key: str, others: Sequence[str]) -> dict[str, list[str]]:

@@ -115,13 +115,15 @@ class ImageArchive(ImageStore):
     def __reduce__(self) -> tuple[Any, ...]:
         stat = self.path.stat()
         version = (stat.st_size, stat.st_mtime)
-        return _reopened, (self.path, self._encoding, version, self._matching, self.others)
+        return _reopened, (self.path, self._encoding, version, self._matching, self.parts, self.others)
 
     def pack(self, image_paths: Iterable[str], sink: IO[bytes]) -> None:
-        """Copy the archive as it is."""
-        del image_paths
-        with self.path.open("rb") as source:
-            shutil.copyfileobj(source, sink, 1 << 22)
+        """Copy the archive as it is, or the images if they lie in several."""
+        if self.parts:
+            super().pack(image_paths, sink)
+        else:
+            with self.path.open("rb") as source:
+                shutil.copyfileobj(source, sink, 1 << 22)
 
     def content_at(self, entry: str) -> str | None:
         """Checksum and size of an entry, as the directory says; None if it is empty."""
@@ -207,11 +209,14 @@ def _reopened(
     encoding: str,
     version: tuple[float, ...],
     matching: Matching,
+    parts: tuple[ImageStore, ...],
     others: tuple[ImageStore, ...],
 ) -> ImageArchive:
     """The archive as another process had it."""
     archive = object.__new__(ImageArchive)
-    archive.__dict__.update(_opened(path, encoding, version).__dict__, _matching=matching, others=others)
+    archive.__dict__.update(
+        _opened(path, encoding, version).__dict__, _matching=matching, parts=parts, others=others
+    )
     return archive
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from upath import UPath
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 _NO_DELIMITER = "\x1f"  # a table of one column needs none, and its values may hold commas
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CODE_PAGES = {"cp1251": "Windows, Cyrillic", "cp866": "DOS, Cyrillic"}
@@ -30,12 +31,14 @@ _EXPECTED = frozenset(
     [*map(chr, range(ord("А"), ord("я") + 1)), *"ЁёІіЇїЄєҐґЎў", *"№«»“”„‘’–—…©®™°±·§€\xa0\xad"]
 )
 """Characters beyond ASCII that a text in a Cyrillic code page may hold; others are a sign of another encoding."""
+_WORD = re.compile(r"[^\W\d_]+")
 _OTHER_FILES = {
     b"PK\x03\x04": "an Excel workbook or a zip archive",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
     b"PAR1": "a Parquet file",
     b"\x1f\x8b": "a gzip archive",
 }
+_HEAD = 1024
 _SAVE = "save it as 'CSV UTF-8'"
 
 
@@ -110,12 +113,12 @@ def _decode(file: UPath, content: bytes, error: type[InputError]) -> tuple[str, 
     if what is not None:
         raise error(f"is {what}, no CSV", where=file, fix=f"open it in a table program and {_SAVE}")
     try:
-        return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig"), ()
+        return content.decode(_unicode_of(content)), ()
     except UnicodeDecodeError:
         pass
     for page, whose in _CODE_PAGES.items():
         text = content.decode(page, errors="replace")
-        if all(character in _EXPECTED for character in set(text) if not character.isascii()):
+        if _is_cyrillic(text):
             notice = Notice(
                 f"is not in UTF-8 and was read as {page} ({whose})",
                 where=str(file),
@@ -127,6 +130,24 @@ def _decode(file: UPath, content: bytes, error: type[InputError]) -> tuple[str, 
         where=file,
         fix=_SAVE,
     )
+
+
+def _unicode_of(content: bytes) -> str:
+    """The Unicode encoding that a file may have; UTF-16 without a byte order mark is told by its zeros."""
+    if content.startswith(_UTF16):
+        return "utf-16"
+    head = content[:_HEAD]
+    zeros = {"utf-16-le": head[1::2].count(0), "utf-16-be": head[::2].count(0)}
+    encoding = max(zeros, key=zeros.__getitem__)
+    return encoding if len(content) % 2 == 0 and zeros[encoding] * 4 > len(head) else "utf-8-sig"
+
+
+def _is_cyrillic(text: str) -> bool:
+    """Whether a text read in a Cyrillic code page has what such texts have, and few words of two alphabets."""
+    if any(character not in _EXPECTED for character in set(text) if not character.isascii()):
+        return False
+    words = [word for word in set(_WORD.findall(text)) if not word.isascii()]
+    return 2 * sum(any(map(str.isascii, word)) for word in words) <= len(words)
 
 
 def _undecodable_line(content: bytes) -> int:
@@ -151,11 +172,11 @@ def _parse(
     if not text.strip():
         raise error("is empty", where=file, fix="copy it again from where it was made")
     source = io.StringIO(text, newline=None)  # CR, LF and CRLF end lines alike
-    first, line = source.readline(), 1
+    first, line = _next_line(source, 0)
     delimiter = None
     if first.lower().startswith("sep="):
         delimiter = first.rstrip("\n")[4:5] or None
-        first, line = source.readline(), 2
+        first, line = _next_line(source, line)
     delimiter = delimiter or _delimiter(first, known)
     reader = csv.reader(chain([first], source), delimiter=delimiter)
     names = [name.strip() for name in next(reader, [])]
@@ -165,8 +186,28 @@ def _parse(
             f"has two columns {repeated[0]!r}", where=f"{file}, line {line}", fix="rename one of them"
         )
     rows, lines = _rows(file, reader, names, line - 1, error, skip_blank)
+    if delimiter == _NO_DELIMITER:
+        rows = _without_last_delimiter(rows)
     columns = {name: [row[i] for row in rows] for i, name in enumerate(names) if name}
     return TextTable(file, columns, lines, notices)
+
+
+def _next_line(source: io.StringIO, line: int) -> tuple[str, int]:
+    """The next line that is not blank, and its number; the text has one."""
+    for text in source:
+        line += 1
+        if text.strip():
+            return text, line
+    return "", line
+
+
+def _without_last_delimiter(rows: list[list[str]]) -> list[list[str]]:
+    """Rows of one column without the delimiter that all of them end with."""
+    filled = [row[0] for row in rows if row[0].strip()]
+    mark = filled[0][-1] if filled else ""
+    if mark not in (*DELIMITERS,) or not all(value.endswith(mark) for value in filled):
+        return rows
+    return [[row[0].removesuffix(mark)] for row in rows]
 
 
 def _rows(

@@ -17,7 +17,10 @@ import pandas as pd
 from iv_pipeline.config import AUTO
 from iv_pipeline.errors import ConfigError, DeliveryError, Notice
 from iv_pipeline.storage.finding import FoundImages, find_images
-from iv_pipeline.storage.matching import normalised
+from iv_pipeline.storage.folder import files_below
+from iv_pipeline.storage.junk import is_junk
+from iv_pipeline.storage.keyed import rows_by_path
+from iv_pipeline.storage.matching import Entries, match
 from iv_pipeline.storage.matrices import SUFFIXES, open_matrix
 from iv_pipeline.storage.path_lists import PathList, read_path_list
 
@@ -86,8 +89,7 @@ class Delivery:
         if self._identities is not None:
             index["vehicle_id"] = pd.Series(self._identities, dtype="str")
         if self._labels is not None:
-            row_of = {path: row for row, path in enumerate(self._labels.paths)}
-            rows = [row_of.get(path) for path in self.paths]
+            rows = self._label_rows.rows
             for name, values in self._labels.others.items():
                 labels = [None if row is None else values[row].strip() or None for row in rows]
                 index[name] = pd.Series(labels, dtype="str")
@@ -109,15 +111,7 @@ class Delivery:
         notices = [*self._listed.notices, *self._labels_beside.notices]
         if self._labels is not None:
             notices += self._labels.notices
-            known = set(self.paths)
-            strangers = [path for path in self._labels.paths if path not in known]
-            if strangers:
-                notices.append(
-                    Notice(
-                        f"labels {len(strangers):,} images that the delivery lacks, such as {strangers[0]}",
-                        where=str(self._labels.file),
-                    )
-                )
+            notices += self._label_rows.notices
         if self._identities is not None:
             without = self._identities.count(None)
             if without:
@@ -141,12 +135,12 @@ class Delivery:
         if file != named:
             notices.append(
                 Notice(
-                    f"read in place of {named.name}, which is not there",
+                    f"read in place of {self.files[name]}, which is not there",
                     where=str(file),
                     fix=f"set descriptors.{name} in pipeline.yaml to {self._within(file)}",
                 )
             )
-        return [*notices, *self._open(name).notices]
+        return [*notices, *self._open(name)[2]]
 
     def matrix(self, name: str) -> NDArray[Any] | ChunkedRows:
         """The vectors of descriptor `name`, in the delivery's order.
@@ -169,22 +163,32 @@ class Delivery:
         DeliveryError
             If its file is missing or cannot be used, or its rows are not those of the paths.
         """
-        matrix = self._open(name)
-        if matrix.keys is None:
-            return matrix.array
-        return self._in_order(self._find(name), matrix.array, matrix.keys)
+        matrix, rows, _ = self._open(name)
+        return matrix.array if rows is None else matrix.array[rows]
 
-    def _open(self, name: str) -> Matrix:
+    def _open(self, name: str) -> tuple[Matrix, list[int] | None, list[Notice]]:
+        """The matrix of a descriptor, its rows in the delivery's order if they have another, and what is odd."""
         file = self._find(name)
         matrix = open_matrix(file)
-        if len(matrix.array) != len(self.paths):
-            raise DeliveryError(
-                f"has {len(matrix.array):,} rows, but {self.folder / self.config.paths} has "
-                f"{len(self.paths):,} paths",
-                where=file,
-                fix="deliver the two that were made together",
+        if matrix.keys is None or len(matrix.keys) < len(self.paths):
+            self._require_rows(file, matrix.array.shape)
+        rows, notices = (None, []) if matrix.keys is None else rows_by_path(matrix.keys, self.paths, file)
+        return matrix, rows, [*matrix.notices, *notices]
+
+    def _require_rows(self, file: UPath, shape: tuple[int, ...]) -> None:
+        n_rows, n_paths = shape[0], len(self.paths)
+        if n_rows == n_paths:
+            return
+        what = f"has {n_rows:,} rows, but {self.folder / self.config.paths} has {n_paths:,} paths"
+        fix = "deliver the two that were made together"
+        if shape[1] == n_paths:
+            what, fix = (
+                f"{what}: it looks transposed",
+                "save it with a row for each image: np.save(file, array.T)",
             )
-        return matrix
+        elif n_rows == n_paths + 1:
+            what = f"{what}: one row may be of the header line of the paths"
+        raise DeliveryError(what, where=file, fix=fix)
 
     def _find(self, name: str) -> UPath:
         """The file of descriptor `name`; in its place, one of the same name with another known suffix."""
@@ -203,7 +207,7 @@ class Delivery:
             return candidates[0]
         setting = f"set descriptors.{name} in pipeline.yaml"
         if candidates:
-            listed = ", ".join(file.name for file in candidates)
+            listed = ", ".join(map(self._within, candidates))
             raise DeliveryError(
                 f"there is no such file, but {listed}", where=path, fix=f"{setting} to one of them"
             )
@@ -214,12 +218,14 @@ class Delivery:
         )
 
     def _same_name(self, path: UPath) -> list[UPath]:
-        """Files beside `path` with its name but for case, and any known suffix."""
-        if not path.parent.is_dir():
-            return []
+        """Files with the name of `path` but for case, and any known suffix: beside it, or else in the delivery."""
         stem = _stem(path.name)
-        files = (file for file in path.parent.iterdir() if file.name.lower().endswith(SUFFIXES))
-        return sorted((f for f in files if _stem(f.name) == stem and f.is_file()), key=lambda file: file.name)
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        found = [file for file in beside if _is_descriptor(file.name, stem) and file.is_file()]
+        if not found:
+            names = (name for name in files_below(self.folder) if not is_junk(name))
+            found = [self.folder / name for name in names if _is_descriptor(name.rpartition("/")[2], stem)]
+        return sorted(found, key=lambda file: file.path)
 
     def _within(self, file: UPath) -> str:
         return file.path[len(self.folder.path) :].lstrip("/\\")
@@ -266,7 +272,14 @@ class Delivery:
     @cached_property
     def _listed(self) -> PathList:
         self._require_folder()
-        return read_path_list(self.folder / self.config.paths, "delivery.paths", self.config.archive)
+        named = self.folder / self.config.paths
+        found = named if named.is_file() else _in_other_case(named)
+        if found is None:
+            raise DeliveryError(
+                f"there is no file {named}; {_listing(named.parent)}",
+                fix="copy it there, or set delivery.paths to where it is",
+            )
+        return read_path_list(found, "delivery.paths", self.config.archive)
 
     @cached_property
     def _labels(self) -> PathList | None:
@@ -275,6 +288,25 @@ class Delivery:
         if self.config.labels is not None or within.is_file():
             return self._read_labels(within)
         return self._labels_beside.labels
+
+    @cached_property
+    def _label_rows(self) -> _LabelRows:
+        """The row of the labels for each image, matched as the names in an archive are."""
+        if self._labels is None:
+            return _LabelRows([None] * len(self.paths))
+        row_of = {path: row for row, path in enumerate(self._labels.paths)}
+        entries = Entries(row_of)
+        matching, told = match(self.paths, entries)
+        found = [entries.find(path, matching) for path in self.paths]
+        rows = [None if name is None else row_of[name] for name in found]
+        where = str(self._labels.file)
+        notices = [Notice(notice.what, where, notice.fix) for notice in told]
+        used = set(found)
+        strangers = [path for path in row_of if path not in used]
+        if strangers:
+            what = f"labels {len(strangers):,} images that the delivery lacks, such as {strangers[0]}"
+            notices.append(Notice(what, where))
+        return _LabelRows(rows, tuple(notices))
 
     @cached_property
     def _labels_beside(self) -> _Beside:
@@ -298,7 +330,7 @@ class Delivery:
         )
 
     def _read_labels(self, file: UPath) -> PathList:
-        rows = read_path_list(file, "delivery.labels", self.config.archive)
+        rows = read_path_list(file, "delivery.labels", anywhere=True)
         others = {_label_name(name): values for name, values in rows.others.items()}
         if not others:
             raise DeliveryError(
@@ -318,22 +350,9 @@ class Delivery:
         search = re.compile(str(self.config.identity)).search
         return [found.group(1) if (found := search(path)) else None for path in self.paths]
 
-    def _in_order(
-        self, path: UPath, array: NDArray[Any] | ChunkedRows, keys: Sequence[str]
-    ) -> NDArray[Any] | ChunkedRows:
-        """Rows of a keyed matrix in the delivery's order."""
-        keys = [normalised(key) for key in keys]
-        if keys == self.paths:
-            return array
-        row_of = {key: row for row, key in enumerate(keys)}
-        missing = [image for image in self.paths if image not in row_of]
-        if missing:
-            raise DeliveryError(
-                f"has no vector of {missing[0]} ({len(missing):,} such images)",
-                where=path,
-                fix="deliver the vectors of all images",
-            )
-        return array[[row_of[image] for image in self.paths]]
+
+def _is_descriptor(name: str, stem: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and _stem(name) == stem
 
 
 def _stem(name: str) -> str:
@@ -343,13 +362,28 @@ def _stem(name: str) -> str:
     return name[: -len(max(found, key=len))] if found else name
 
 
+def _in_other_case(file: UPath) -> UPath | None:
+    """The one file beside where `file` should be that has its name in other letter case; None if there is none."""
+    beside = file.parent.iterdir() if file.parent.is_dir() else ()
+    found = [path for path in beside if path.name.lower() == file.name.lower()]
+    return found[0] if len(found) == 1 else None
+
+
 def _listing(folder: UPath) -> str:
     """What lies in a folder, in words."""
     if not folder.is_dir():
         return f"there is no folder {folder.name} either"
-    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    names = sorted(entry.name for entry in folder.iterdir() if not is_junk(entry.name))
     more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
     return f"the folder has {', '.join(names[:_LISTED])}{more}" if names else "the folder is empty"
+
+
+@dataclass(frozen=True)
+class _LabelRows:
+    """The row of the labels for each image, None where it has none, and how they were matched."""
+
+    rows: Sequence[int | None]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)

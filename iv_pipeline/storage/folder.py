@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import zipfile
 import zlib
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from iv_pipeline.errors import NO_ACCESS, DeliveryError, PictureError
 from iv_pipeline.storage.image_store import ImageStore, is_local
 from iv_pipeline.storage.junk import is_junk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from upath import UPath
 
@@ -36,7 +35,7 @@ class ImageFolder(ImageStore):
 
     def _names(self) -> dict[str, None]:
         try:
-            names = sorted(name for name in _files(self.path) if not is_junk(name))
+            names = sorted(name for name in files_below(self.path) if not is_junk(name))
         except OSError as error:
             raise DeliveryError(
                 f"the folder of images cannot be listed ({error.strerror or type(error).__name__})",
@@ -46,15 +45,7 @@ class ImageFolder(ImageStore):
         return dict.fromkeys(names)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self._matching, self.others)
-
-    def pack(self, image_paths: Iterable[str], sink: IO[bytes]) -> None:
-        """Write the images as a zip archive, named as their paths; what cannot be read is left out."""
-        with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
-            for image_path in image_paths:
-                data = self.glimpse(image_path) if self.holds(image_path) else None
-                if data is not None:
-                    archive.writestr(zipfile.ZipInfo(image_path), data)
+        return _reopened, (self.path, self._matching, self.parts, self.others)
 
     def content_at(self, entry: str) -> str | None:
         """Checksum and size of a file, which is read for it; None if it cannot be, or is empty."""
@@ -83,14 +74,16 @@ def _opened(path: UPath) -> ImageFolder:
     return ImageFolder(path)
 
 
-def _reopened(path: UPath, matching: Matching, others: tuple[ImageStore, ...]) -> ImageFolder:
+def _reopened(
+    path: UPath, matching: Matching, parts: tuple[ImageStore, ...], others: tuple[ImageStore, ...]
+) -> ImageFolder:
     """The folder as another process had it, listed once in this one."""
     folder = object.__new__(ImageFolder)
-    folder.__dict__.update(_opened(path).__dict__, _matching=matching, others=others)
+    folder.__dict__.update(_opened(path).__dict__, _matching=matching, parts=parts, others=others)
     return folder
 
 
-def _files(folder: UPath) -> Iterator[str]:
+def files_below(folder: UPath) -> Iterator[str]:
     """Relative paths of all files below a folder, with ``/`` between their parts."""
     if not is_local(folder):
         root = folder.path.rstrip("/") + "/"

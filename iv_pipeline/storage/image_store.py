@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Self
 
 from iv_pipeline.errors import NOT_THERE, Notice, PictureError
-from iv_pipeline.storage.matching import Entries, Matching, match, normalised
+from iv_pipeline.storage.matching import Entries, Matching, match, n_shared_parts, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -26,14 +28,17 @@ class ImageStore(ABC):
 
     Attributes
     ----------
+    parts
+        Stores that hold the rest of the same images.
     others
-        Stores that images are looked for in if this one lacks them.
+        Stores that images are looked for in if those lack them.
     notices
         What is odd about it and yet no error.
     """
 
     def __init__(self, path: UPath) -> None:
         self.path = path
+        self.parts: tuple[ImageStore, ...] = ()
         self.others: tuple[ImageStore, ...] = ()
         self.notices: list[Notice] = []
         self._entries = Entries(self._names())
@@ -58,6 +63,39 @@ class ImageStore(ABC):
     def _match(self, paths: Sequence[str]) -> None:
         self._matching, notices = match(paths, self._entries)
         self.notices += [Notice(notice.what, str(self.path), notice.fix) for notice in notices]
+
+    def join(self, parts: Sequence[ImageStore], image_paths: Sequence[str]) -> None:
+        """Look for images in `parts` as well; of several entries for an image the closest counts.
+
+        That stores have an image under equally close names and with other content is told in `notices`.
+        """
+        self.parts = tuple(parts)
+        stores, differing = (self, *self.parts), []
+        for path in map(normalised, image_paths):
+            entries = {store: entry for store in stores if (entry := store.entry_of(path)) is not None}
+            if len(entries) < 2:
+                continue
+            shared = {store: n_shared_parts(path, entry) for store, entry in entries.items()}
+            best = [store for store in entries if shared[store] == max(shared.values())]
+            for store in entries.keys() - set(best):
+                store.bar(path)
+            if len({store.content_at(entries[store]) for store in best}) > 1:
+                differing.append((path, best[0]))
+        if differing:
+            path, store = differing[0]
+            self.notices.append(
+                Notice(
+                    f"{len(differing):,} images are there more than once with other content: {path} is read from "
+                    f"{store.path.name}",
+                    str(self.path.parent),
+                    "keep one of them",
+                )
+            )
+
+    def bar(self, path: str) -> None:
+        """Find no entry for a path that is not the name of one."""
+        pairs = {other: entry for other, entry in self._matching.pairs.items() if other != path}
+        self._matching = replace(self._matching, pairs=pairs, barred=self._matching.barred | {path})
 
     def __len__(self) -> int:
         """Number of entries; folders and leftovers of file managers are not counted."""
@@ -114,15 +152,19 @@ class ImageStore(ABC):
 
     def _holder(self, image_path: str) -> tuple[ImageStore, str] | None:
         """The first store that has the image, and its entry there."""
-        for store in (self, *self.others):
+        for store in (self, *self.parts, *self.others):
             entry = store.entry_of(image_path)
             if entry is not None:
                 return store, entry
         return None
 
-    @abstractmethod
     def pack(self, image_paths: Iterable[str], sink: IO[bytes]) -> None:
-        """Write a zip archive in which those of `image_paths` that this store has are found as well."""
+        """Write a zip archive in which those of `image_paths` that can be read are found as well."""
+        with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+            for image_path in image_paths:
+                data = self.glimpse(image_path)
+                if data is not None:
+                    archive.writestr(zipfile.ZipInfo(image_path), data)
 
     @abstractmethod
     def content_at(self, entry: str) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from iv_pipeline.errors import InputError
-from iv_pipeline.storage.junk import is_junk
+from iv_pipeline.storage.junk import UNFINISHED, is_junk
 from iv_pipeline.storage.tables import replacing
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 State = Literal["complete", "waiting", "unusable"]
 
 _NAME = re.compile(r"\w[\w.+ -]*")
-_UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".tmp", ".temp", "~")
+_UNFINISHED = (*UNFINISHED, ".tmp", ".temp", "~")
 """How copying programs name a file until it is whole; a leading dot is another way, while it is young."""
 _LONGEST_NAME = 150
 """Bytes of a name that leave room for what is added to it in names of files."""

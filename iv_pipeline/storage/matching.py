@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _NEEDLESS = re.compile(r"(?:(?<=/)|^)(?:\./+)+|(?<=/)/+")
+_JPEG = (".jpeg", ".jpe", ".jfif")
 _SAMPLE = 1000
 """Paths that the rule for all is found by."""
 _AFTER_ALL = "\U0010ffff"
@@ -34,10 +35,12 @@ def normalised(path: str) -> str:
 
 
 def fold(path: str) -> str:
-    """The path without differences of letter case and of Unicode composition (NFC)."""
+    """The path without differences of letter case, of Unicode composition (NFC) and of suffixes for JPEG."""
     if path.isascii():
-        return path.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+        folded = path.lower()
+    else:
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+    return folded.rpartition(".")[0] + ".jpg" if folded.endswith(_JPEG) else folded
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,16 @@ def match(image_paths: Sequence[str], entries: Entries) -> tuple[Matching, list[
     return matching, _notices(found, doubtful, n_exact, len(image_paths))
 
 
+def n_shared_parts(path: str, name: str) -> int:
+    """Number of last parts that a path and a name share, however they are spelled."""
+    return _n_shared(_reversed(path), _reversed(name))
+
+
+def closest_names(path: str, entries: Entries) -> list[str]:
+    """Entries that share most last parts with a path, two at most; none if none shares its name."""
+    return _closest([path], entries)[path][1]
+
+
 def _extend(found: dict[str, str], proposals: Mapping[str, str | None]) -> None:
     """Add the proposed entries of paths that have none, if no other path has or wants them."""
     taken = set(found.values())
@@ -244,7 +257,7 @@ def _notices(
         path, name = next((path, name) for path, name in found.items() if path != name)
         respelled = sum(path != name and fold(path) == fold(name) for path, name in found.items())
         ways = [
-            f"{respelled:,} in other letter case or Unicode composition" if respelled else "",
+            f"{respelled:,} in other letter case, Unicode composition or suffix" if respelled else "",
             f"{elsewhere:,} in another folder" if (elsewhere := len(found) - n_exact - respelled) else "",
         ]
         notices.append(

@@ -34,6 +34,7 @@ _PLAIN = (".pickle", ".pkl", ".p", ".npy", ".npz", ".parquet", ".feather", ".arr
 SUFFIXES = (*_PLAIN, *(f"{plain}{packed}" for plain in _PLAIN for packed in (".gz", ".bz2", ".xz", ".zst")))
 """Suffixes that descriptor files have; what a file holds is told by its content."""
 _CHUNK = 2**20
+_HEAD = 4096
 _CONVERT = "save its vectors with np.save(file, array), the array of shape (rows, features)"
 
 
@@ -127,6 +128,11 @@ _PACKED = (
 )
 
 
+def _is_text(data: NDArray[np.uint8]) -> bool:
+    head = data[:_HEAD]
+    return bool(((head >= ord(" ")) | np.isin(head, list(b"\t\r\n"))).all())
+
+
 def open_matrix(path: UPath) -> Matrix:
     """Open the matrix in a file; nothing that the file names is run.
 
@@ -172,6 +178,8 @@ def read_matrix(data: NDArray[np.uint8], *, unpack: bool = True) -> Matrix:
             return format_.read(data)
     if looks_like_pickle(data):
         return read_pickle(data)
+    if _is_text(data):
+        raise FormatError("is a text, such as CSV or JSON, not an array", f"load it, and {_CONVERT}")
     raise FormatError("is no pickle, .npy, .npz, Parquet, Feather or Arrow file", _CONVERT)
 
 

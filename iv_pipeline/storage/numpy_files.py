@@ -59,7 +59,13 @@ def read_npy(data: NDArray[np.uint8]) -> Matrix:
         If the file is damaged, or holds anything but rows of real numbers.
     """
     content = _content(data)
-    return content if isinstance(content, Matrix) else finished(content)
+    return content if isinstance(content, Matrix) else _alone(content)
+
+
+def _alone(array: NDArray[Any]) -> Matrix:
+    """The matrix that is an array by itself, which cannot be text."""
+    require_numbers(array.dtype.str)
+    return finished(array)
 
 
 def _content(data: NDArray[np.uint8]) -> NDArray[Any] | Matrix:
@@ -142,7 +148,7 @@ def _of_arrays(arrays: dict[str, Any]) -> Matrix:
     """The one matrix among arrays; one array of text has its paths."""
     if len(arrays) == 1:
         (only,) = arrays.values()
-        return only if isinstance(only, Matrix) else finished(only)
+        return only if isinstance(only, Matrix) else _alone(only)
     matrices = {
         n: a for n, a in arrays.items() if isinstance(a, Matrix) or (a.ndim == 2 and a.dtype.kind in "fiu")
     }

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from upath import UPath
 
 PATH_COLUMNS = ("paths", "path", "image_path")
-"""Names of the column of paths; case does not matter."""
+"""Names of the column of paths; case does not matter. Another column is taken if it alone looks like paths."""
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+:/")
+_SAMPLE = 1000
+_LIKELY = 0.9
+"""Share of the values of a column of paths that look like one."""
 _LOOKS_LIKE_A_PATH = re.compile(r"[/\\]|\.(jpe?g|png|bmp|gif|tiff?|webp)$", re.IGNORECASE)
 
 
@@ -43,7 +46,9 @@ class PathList:
     notices: tuple[Notice, ...] = ()
 
 
-def read_path_list(file: UPath, setting: str, archive: str | None = None) -> PathList:
+def read_path_list(
+    file: UPath, setting: str, archive: str | None = None, *, anywhere: bool = False
+) -> PathList:
     """Read a CSV of paths, and check them.
 
     Absolute paths are read if all of them share the folders before one that is named as the archive: these are cut
@@ -57,6 +62,8 @@ def read_path_list(file: UPath, setting: str, archive: str | None = None) -> Pat
         The one that names it.
     archive
         The archive of the images, or their folder, as configured.
+    anywhere
+        Whether paths may lead out of the delivery and be absolute: then they are kept as they are.
 
     Raises
     ------
@@ -70,15 +77,38 @@ def read_path_list(file: UPath, setting: str, archive: str | None = None) -> Pat
         raise DeliveryError(
             f"there is no file {file}", fix=f"copy it there, or set {setting} to where it is"
         ) from None
-    name = next((name for name in table.columns if name.lower() in PATH_COLUMNS), None)
-    if name is None:
-        raise _without_paths(table)
+    name, notices = _column_of_paths(table)
     if not table.lines:
         raise DeliveryError("has a header and no rows", where=file, fix="give it the path of every image")
     raw = table.columns.pop(name)
-    paths, notices = _relative(table, raw, [normalised(path.strip()) for path in raw], archive)
-    _check(table, raw, paths)
+    paths = [normalised(path.strip()) for path in raw]
+    if not anywhere:
+        paths, cut = _relative(table, raw, paths, archive)
+        notices += cut
+    _check(table, name, raw, paths, anywhere=anywhere)
     return PathList(file, paths, table.columns, (*table.notices, *notices))
+
+
+def _column_of_paths(table: TextTable) -> tuple[str, list[Notice]]:
+    """The column of paths: by its name, or else the only one whose values look like paths, with a notice."""
+    named = [name for name in table.columns if name.lower() in PATH_COLUMNS]
+    if named:
+        return named[0], []
+    likely = [name for name, values in table.columns.items() if _are_likely(values)]
+    if len(likely) != 1 or any(map(_LOOKS_LIKE_A_PATH.search, table.columns)):
+        raise _without_paths(table)
+    notice = Notice(
+        f"the column {likely[0]!r} is taken for the paths",
+        where=str(table.file),
+        fix=f"name it {PATH_COLUMNS[0]!r} to have this no longer said",
+    )
+    return likely[0], [notice]
+
+
+def _are_likely(values: Sequence[str]) -> bool:
+    sample = values[:: max(1, len(values) // _SAMPLE)]
+    n_likely = sum(_LOOKS_LIKE_A_PATH.search(value.strip()) is not None for value in sample)
+    return bool(sample) and n_likely >= _LIKELY * len(sample)
 
 
 def _without_paths(table: TextTable) -> DeliveryError:
@@ -132,14 +162,16 @@ def _shared_folders(paths: Sequence[str]) -> list[str]:
     return shared
 
 
-def _check(table: TextTable, raw: Sequence[str], paths: Sequence[str]) -> None:
+def _check(table: TextTable, name: str, raw: Sequence[str], paths: Sequence[str], *, anywhere: bool) -> None:
     """Refuse paths that are blank, broken or repeated, or lead out of the folder."""
     for row, path in enumerate(paths):
         if not path:
             raise DeliveryError("the path is blank", where=table.where(row), fix="give every image its path")
+        if path == name:
+            raise DeliveryError("the header is repeated", where=table.where(row), fix="remove that line")
         if "\n" in path:
             raise DeliveryError("the path has a line break", where=table.where(row), fix="fix its quotes")
-        if ".." in path and ".." in path.split("/"):
+        if not anywhere and ".." in path and ".." in path.split("/"):
             raise DeliveryError(
                 f"the path {raw[row]} leads out of the delivery",
                 where=table.where(row),

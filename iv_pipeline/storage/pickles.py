@@ -99,12 +99,15 @@ def _dictionary(content: dict[Any, Any], data: NDArray[np.uint8]) -> Matrix:
 
 
 def _sequence(content: Sequence[Any], data: NDArray[np.uint8]) -> Matrix:
-    """Vectors, pairs of path and vector, or batches of vectors."""
-    if _are_pairs(content):
-        keys = [key for key, _ in content]
-        return finished(stack([vector for _, vector in content], data, keys), keys)
+    """Vectors, pairs of path and vector, batches of vectors, or a matrix and the paths of its rows."""
+    for key, vector in ((0, 1), (1, 0)):
+        if _are_pairs(content, key):
+            keys = [row[key] for row in content]
+            return finished(stack([row[vector] for row in content], data, keys), keys)
     if content and all(_is_matrix(part) for part in content):
         return finished(_batches(content, data))
+    if any(map(_is_matrix, content)) and any(text_items(part, data) is not None for part in content):
+        return _parts(dict(enumerate(content)), data)
     return finished(stack(content, data))
 
 
@@ -153,7 +156,8 @@ def _parts(content: Mapping[Any, Any], data: NDArray[np.uint8]) -> Matrix:
     return finished(matrix.array, keys or matrix.keys, [*matrix.notices, *notices, *others])
 
 
-def _are_pairs(rows: Sequence[Any]) -> bool:
+def _are_pairs(rows: Sequence[Any], key: int) -> bool:
+    """Whether rows are tuples of a vector and, at position `key`, its path."""
     return bool(rows) and all(
-        isinstance(row, tuple) and len(row) == 2 and isinstance(row[0], str) for row in rows
+        isinstance(row, tuple) and len(row) == 2 and isinstance(row[key], str) for row in rows
     )

@@ -43,7 +43,7 @@ def test_folders_of_one_vehicle_each_become_identities_and_it_is_told(tmp_path: 
     ids = fit_set.image_index()["vehicle_id"]
     assert ids[0] == ids[4] == "veriwild/0/00000"
     assert ids.nunique() == 40
-    assert notice.startswith("delivery.identity: folders such as veriwild/0/00000 hold one vehicle each")
+    assert notice.startswith("delivery.identity: folders such as veriwild/0/00000 are used as vehicles")
 
 
 def test_a_folder_further_up_may_be_the_vehicle(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_folder_further_up_may_be_the_vehicle(tmp_path: Path) -> None:
 def test_folders_of_any_vehicles_do_not_and_it_is_told(tmp_path: Path) -> None:
     fit_set, (notice,) = decide(deliver(tmp_path, 0.0))
     assert "vehicle_id" not in fit_set.image_index()
-    assert "folders hold a few photos each, but not of one vehicle" in notice
+    assert "folders are not used as vehicles" in notice
 
 
 @pytest.mark.parametrize("layout", ["{i}.jpg", "images/{i}.jpg"])
@@ -89,4 +89,4 @@ def test_the_folders_of_a_real_delivery_without_identities_are_none() -> None:
     config = PipelineConfig.model_validate({"descriptors": {n: f"descriptors/{n}.pickle" for n in names}})
     fit_set, notices = decide(Settings(UPath("nowhere"), UPath(TRAFFIC_CAMERA), config))
     assert fit_set.delivery.config.identity is None
-    assert "not of one vehicle" in notices[0]
+    assert "not used as vehicles" in notices[0]

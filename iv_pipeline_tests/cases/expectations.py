@@ -75,7 +75,7 @@ def refused(*words: str) -> Expectation:
             return f"it is not refused ({outcome.happened})"
         if outcome.has_traceback:
             return outcome.happened
-        return "" if any(_has(line, words) for line in outcome.lines) else _lacks(outcome, words)
+        return "" if any(_has(line, words) for line in outcome.errors) else _lacks(outcome, words)
 
     return Expectation(f"refused with {_quoted(words)}", objection)
 

@@ -33,11 +33,46 @@ FOLDER = Path(os.environ.get("IV_CASES") or REPOSITORY.parent / "shared" / "case
 """Where the scripts lie."""
 READING = ("views", "image_quality", "statistics")
 """Assets that have seen everything in a delivery."""
+LABELS = ("final", "model")
+"""Assets that hold the labels, and what labels other images."""
 RESULTS = ("final", "model", "projection", "ranked_outliers", "summary")
 """Assets that are handed on, and those whose checks look at them."""
-_FEWER_TRIALS = {"scalers": ["standard", "robust"], "representations": ["pca", "whitened", "umap", "fusion"]}
-"""Of configurations that name no representation: a third of the time, and a method of each kind."""
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)|Stack Trace:")
+
+
+@dataclass(frozen=True)
+class Light:
+    """As much of a configuration as an expectation needs.
+
+    Attributes
+    ----------
+    descriptors
+        Those that are kept.
+    combinations
+        Whether combinations are.
+    scalers, representations, algorithms
+        What trials choose from.
+    """
+
+    descriptors: tuple[str, ...] = ("vdc_type", "vdc_color")
+    combinations: bool = False
+    scalers: tuple[str, ...] = ("standard",)
+    representations: tuple[str, ...] = ("pca",)
+    algorithms: tuple[str, ...] = ("kmeans", "hdbscan")
+
+    def apply(self, config: Path) -> None:
+        """Rewrite a configuration file."""
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+        content["descriptors"] = {name: content["descriptors"][name] for name in self.descriptors}
+        if not self.combinations:
+            content.pop("combinations", None)
+        for setting in ("scalers", "representations", "algorithms"):
+            content["trials"][setting] = list(getattr(self, setting))
+        config.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+USUAL = Light()
+"""Two descriptors, and an algorithm of each kind on principal components."""
 
 
 class SkippedError(Exception):
@@ -116,14 +151,18 @@ class Outcome:
         return [line.partition("warning: ")[2] for line in self.lines if "  warning: " in line]
 
     @property
+    def errors(self) -> list[str]:
+        """What was said of the end of a command or of one of its steps."""
+        return [line for line in self.lines if "failed: " in line or line.startswith("iv-pipeline: ")]
+
+    @property
     def happened(self) -> str:
         """In one sentence."""
         if self.has_traceback:
             errors = [line for line in self.lines if re.search(r"\w(Error|Exception)\b: ", line)]
             return f"traceback: {(errors or self.lines)[-1]}"
         if not self.finished:
-            told = [line for line in self.lines if "failed: " in line or line.startswith("iv-pipeline: ")]
-            first = told[0] if told else (self.lines or ["nothing was said"])[-1]
+            first = (self.errors or self.lines[-1:] or ["nothing was said"])[0]
             return re.sub(r"^[\w.]+ failed: ", "", first)
         return "; ".join(["ok", *dict.fromkeys(self.warnings)])
 
@@ -138,7 +177,7 @@ class Outcome:
         return pd.read_csv(path, keep_default_na=False) if path.exists() else None
 
 
-def make(case: str, folder: Path, options: Mapping[str, Any] = {}) -> Made:
+def make(case: str, folder: Path, options: Mapping[str, Any] = {}, light: Light = USUAL) -> Made:
     """Make a delivery in a process of its own: some scripts put modules into theirs.
 
     Raises
@@ -153,17 +192,11 @@ def make(case: str, folder: Path, options: Mapping[str, Any] = {}) -> Made:
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise RuntimeError(f"{case} cannot be made: {ran.stderr}")
-    config = folder / "pipeline.yaml"
-    if config.exists():
-        _lighten(config)
-    return Made(folder, Pipeline(folder / "root", folder / "Intellivision_case", config), options)
-
-
-def _lighten(config: Path) -> None:
-    content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    if "representations" not in content["trials"]:
-        content["trials"] |= _FEWER_TRIALS
-        config.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    for config in folder.glob("**/*.yaml"):
+        light.apply(config)
+    return Made(
+        folder, Pipeline(folder / "root", folder / "Intellivision_case", folder / "pipeline.yaml"), options
+    )
 
 
 @contextlib.contextmanager
@@ -208,9 +241,19 @@ def read(made: Made) -> Outcome:
     return materialize(made, READING)
 
 
+def label(made: Made) -> Outcome:
+    """Make the labels of every image, and nothing beside them."""
+    return materialize(made, LABELS)
+
+
 def cluster(made: Made) -> Outcome:
     """Make what is handed on; no report."""
     return materialize(made, RESULTS)
+
+
+def report(made: Made) -> Outcome:
+    """Make what is handed on and the report, without a history on disk."""
+    return materialize(made, (*RESULTS, "report"))
 
 
 def materialize(made: Made, targets: Sequence[str]) -> Outcome:

@@ -21,7 +21,7 @@ from upath import UPath
 from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.storage.inbox import Rules, Watch, look
-from iv_pipeline_tests.cases.running import Made, Outcome, SkippedError, cluster, read, run
+from iv_pipeline_tests.cases.running import Made, Outcome, SkippedError, cluster, label, read, run
 from iv_pipeline_tests.conftest import BIN, REPOSITORY, Pipeline
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ SECONDS = 300
 
 def twice(made: Made) -> Outcome:
     """Run into two data roots: the same delivery gives the same files."""
-    first, second = run(made), run(made.elsewhere("again"))
+    first, second = cluster(made), cluster(made.elsewhere("again"))
     objections = [] if second.finished else [second.happened]
     for file in sorted((made.pipeline.root / "Final").glob("*.csv")):
         other = second.made.pipeline.root / "Final" / file.name
@@ -53,11 +53,11 @@ def packed_again(made: Made) -> Outcome:
 
 def named_in_excel(made: Made) -> Outcome:
     """Names as Excel in Russian saves them, with blank lines, put beside a finished run."""
-    cluster(made)
+    label(made)
     names = made.pipeline.root / "Names" / "vdc_type.csv"
     names.parent.mkdir(exist_ok=True)
     names.write_bytes("cluster;name\r\n0;белые седаны\r\n\r\n1;007\r\n;\r\n".encode("cp1251"))
-    again = cluster(made)
+    again = label(made)
     final = again.final("vdc_type")
     given = {} if final is None else dict(zip(final["cluster"], final["name"].astype(str), strict=True))
     wrong = [] if (given.get(0), given.get(1)) == ("белые седаны", "007") else [f"names: {given}"]
@@ -92,7 +92,7 @@ def looked_into_later(made: Made) -> Outcome:
 
 def given_to_a_labeller(made: Made) -> Outcome:
     """One vector, lists and frames: labelled, or one sentence."""
-    outcome = cluster(made)
+    outcome = label(made)
     if not outcome.finished:
         return outcome
     labeller, X = load_labeller(made.pipeline.root, "vdc_type"), made.base.X1

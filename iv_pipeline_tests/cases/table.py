@@ -37,7 +37,18 @@ from iv_pipeline_tests.cases.expectations import (
     unusable,
     vectors,
 )
-from iv_pipeline_tests.cases.running import Made, Outcome, cluster, make, read, run
+from iv_pipeline_tests.cases.running import (
+    USUAL,
+    Light,
+    Made,
+    Outcome,
+    cluster,
+    label,
+    make,
+    read,
+    report,
+    run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,12 +69,15 @@ class Case:
         What holds then.
     options
         Arguments of the generator, where the script gives others than the default.
+    light
+        As much of its configuration as that needs.
     """
 
     name: str
     needs: Callable[[Made], Outcome]
     expect: tuple[Expectation, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    light: Light = USUAL
 
     @property
     def is_slow(self) -> bool:
@@ -82,13 +96,29 @@ class Case:
         SkippedError
             If this machine cannot.
         """
-        outcome = self.needs(make(self.name, folder, self.options))
+        outcome = self.needs(make(self.name, folder, self.options, self.light))
         objections = [(e.words, e.objection(outcome)) for e in self.expect]
         return outcome, [f"expected {words}, but {wrong}" for words, wrong in objections if wrong]
 
 
-def _case(name: str, needs: Callable[[Made], Outcome], *expect: Expectation, **options: Any) -> Case:
-    return Case(name, needs, expect, options)
+def _case(
+    name: str,
+    needs: Callable[[Made], Outcome],
+    *expect: Expectation,
+    light: Light = USUAL,
+    **options: Any,
+) -> Case:
+    return Case(name, needs, expect, options, light)
+
+
+_ONE = Light(("vdc_type",))
+_EMBEDDED = Light(representations=("pca", "umap"))
+_ALL_KINDS = Light(
+    combinations=True,
+    representations=("pca", "whitened", "umap", "fusion"),
+    algorithms=("kmeans", "agglomerative", "gaussianmixture", "leiden", "hdbscan", "dbscan"),
+)
+_SCALED = Light(scalers=("standard", "robust"))
 
 
 _ZEROS = [row for row in range(240) if row % 5 == 2]
@@ -143,7 +173,7 @@ CASES = (
     # Archives
     _case(
         "13-zip-deflate64",
-        run,
+        report,
         either(
             refused("Deflate64", "again"),
             both(
@@ -153,6 +183,7 @@ CASES = (
                 no_reason("damaged|unreadable|cannot be read|not be read"),
             ),
         ),
+        light=_ONE,
     ),
     _case("14b-zip-top-folder-only", read, _FOUND),
     _case("14c-zip-full-path-inside", read, _FOUND),
@@ -166,20 +197,22 @@ CASES = (
     _case("20-zip-rar-named-zip", read, refused("veriwild.zip", "RAR|no whole zip|no zip"), before_work()),
     _case(
         "21-zip-lacks-a-part",
-        run,
+        report,
         finishes(),
         measured(210, but=range(100, 130), because="archive|missing|not there"),
         says("30", "archive|missing", once=True),
         reports("30", "archive|missing"),
         no_reason("archive|missing|not be read", range(100, 130)),
+        light=_ONE,
     ),
     _case(
         "22-zip-some-encrypted",
-        run,
+        report,
         finishes(),
         measured(216, but=range(0, 240, 10), because="encrypted|password"),
         says("24", "encrypted|password", once=True),
         reports("24", "encrypted|password"),
+        light=_ONE,
     ),
     _case(
         "26-repacked-without-password",
@@ -214,20 +247,22 @@ CASES = (
         holds_through("two runs, the same files"),
         reasons_in_words(),
         no_reason(r"object at|0x|Error"),
+        light=_ONE,
     ),
     # Vectors
     _case(
         "30-zero-rows-for-missing",
-        run,
+        report,
         finishes(),
         unusable("vdc_type", _ZEROS, because="zero"),
         says("vdc_type", "48", "zero"),
         reports("48", "zero"),
         equals_together(),
+        light=_EMBEDDED,
     ),
     _case(
         "30b-zero-rows-default-config",
-        cluster,
+        label,
         finishes(),
         unusable("vdc_type", _MANY, because="zero"),
         says("vdc_type", str(len(_MANY)), "zero"),
@@ -236,6 +271,7 @@ CASES = (
         groups=8,
         spread=1.2,
         seed=3,
+        light=_EMBEDDED,
     ),
     _case(
         "31-nan-inf-different-rows",
@@ -246,17 +282,19 @@ CASES = (
         unusable("both", [3, 10, 20, 30, *range(50, 110)]),
         groups_found(6, but=[3, 10, 20, 30, *range(50, 110)]),
         no_reason("far from", [3, 10, 20, 30, *range(50, 110)]),
+        light=Light(combinations=True),
     ),
     _case("32-dead-nan-column", read, refused("vdc_type", "(column|feature)s? [78]", "NaN")),
     _case(
         "33-garbage-finite-row",
-        run,
+        report,
         finishes(),
         unusable("vdc_type", [17, 99]),
         outliers("vdc_type", [17, 99]),
         says("vdc_type", r"\b2\b", "17|99|magnitude|large|beyond"),
         reports("vdc_type", r"\b2\b", "magnitude|large|beyond"),
         groups_found(6, but=[17, 99]),
+        light=_ONE,
     ),
     _case(
         "33c-garbage-moderate",
@@ -266,6 +304,7 @@ CASES = (
         outliers("vdc_type", [17, 99]),
         says("vdc_type", r"\b2\b"),
         groups_found(6, but=[17, 99]),
+        light=_SCALED,
     ),
     *(
         _case(
@@ -292,6 +331,7 @@ CASES = (
                 one_number_of_clusters(),
             ),
         ),
+        light=_EMBEDDED,
     ),
     _case(
         "36-constant-descriptor",
@@ -308,8 +348,9 @@ CASES = (
         either(both(finishes(), labelled(12)), refused(r"\b12\b", "at least")),
         n=12,
         groups=3,
+        light=_EMBEDDED,
     ),
-    _case("38-sixty-images", cluster, finishes(), labelled(60), n=60, groups=3),
+    _case("38-sixty-images", cluster, finishes(), labelled(60), n=60, groups=3, light=_ALL_KINDS),
     _case(
         "39-three-images",
         cluster,
@@ -326,8 +367,9 @@ CASES = (
         one_number_of_clusters(),
         groups=4,
         spread=3000.0,
+        light=_EMBEDDED,
     ),
-    _case("41-two-features", cluster, finishes(), labelled(240), d1=2, d2=1),
+    _case("41-two-features", cluster, finishes(), labelled(240), d1=2, d2=1, light=_ALL_KINDS),
     _case("42-unnamed-index-as-feature", read, _READ, says("Unnamed: 0")),
     _case("42b-index-as-feature-weak", read, _READ, says("Unnamed: 0"), **_SIMPLE),
     _case("42c-control-without-index", read, _READ, **_SIMPLE),
@@ -343,23 +385,26 @@ CASES = (
     _case("57-python2-pickle", read, _READ),
     _case("58-shuffled-dict-mixed-separators", read, _READ),
     # Machines, people, and what comes later
-    _case("60-odd-folder-names", scenarios.in_odd_folders, finishes(), labelled(240)),
+    _case("60-odd-folder-names", scenarios.in_odd_folders, finishes(), labelled(240), light=_ONE),
     _case(
         "61-nobody-without-home",
         scenarios.without_a_home,
         either(finishes(), refused("NUMBA_CACHE_DIR")),
         never_says("Traceback|Stack Trace"),
+        light=_ONE,
     ),
     _case(
         "62-names-from-excel",
         scenarios.named_in_excel,
         either(both(finishes(), holds_through("names taken")), refused("Names/vdc_type.csv", "UTF-8")),
+        light=_ONE,
     ),
     _case(
         "63-killed-in-the-middle",
         scenarios.beside_and_after_a_killed_one,
         finishes(),
         holds_through("the killed run marked, the third refused"),
+        light=_ONE,
     ),
     _case("64-unrelated-labels-beside", read, _WHOLE),
     _case(
@@ -375,5 +420,6 @@ CASES = (
         scenarios.given_to_a_labeller,
         finishes(),
         holds_through("labelled, or one sentence"),
+        light=_ONE,
     ),
 )

@@ -114,6 +114,8 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
         (encode(scene(), "TIFF"), "a format that is not read (TIFF)"),
         (encode(scene(), "JPEG2000"), "a format that is not read (JPEG 2000)"),
         (b"\0\0\0\x1cftypheic" + bytes(99), "a format that is not read (HEIC)"),
+        (b"\0\0\0\x1cftyphevc" + bytes(99), "a format that is not read (HEIC)"),
+        (b"\xff\x0a" + bytes(99), "a format that is not read (JPEG XL)"),
         (encode(Image.new("L", (12_000, 9_000))), "too large to be read"),
     ],
 )

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
-from iv_pipeline.learn.pictures import CELLS, ORIENTATIONS, picture_views
+from iv_pipeline.learn.pictures import CELLS, ORIENTATIONS, picture_views, why_not_judge
 
 
 def encode(pixels: np.ndarray) -> bytes:
@@ -65,3 +65,13 @@ def test_shares_of_directions_add_up_to_one_or_there_are_none(pixels: np.ndarray
     assert abs(total - 1) < 1e-4 or total == 0
     assert 0 <= views["colours"].min() <= views["colours"].max() <= 1
     assert all(vectors.dtype == np.float32 for vectors in views.values())
+
+
+def test_unreadable_and_equal_pictures_say_nothing_about_images() -> None:
+    striped, plain = stripes(True), np.full((48, 48, 3), 90)
+    encoded = {"a": encode(striped), "b": encode(plain), "c": encode(striped), "d": b"x", "e": b"", "f": b"y"}
+    views = picture_views(list(encoded), encoded.__getitem__)["shape"]
+    assert why_not_judge(views[:4]) == ""
+    assert why_not_judge(views[2:]) == "1 of 4 pictures of the sample can be read"
+    assert why_not_judge(views[3:]) == "0 of 3 pictures of the sample can be read"
+    assert why_not_judge(views[[0, 2]]) == "all of them are the same"

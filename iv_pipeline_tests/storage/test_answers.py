@@ -135,3 +135,19 @@ def test_answers_about_images_that_cannot_be_read_are_refused_by_line(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(sentence)):
         read_image_answers(write_images(tmp_path, content), ATTRIBUTES)
+
+
+def test_a_workbook_of_answers_is_not_passed_over_silently(tmp_path: Path) -> None:
+    (tmp_path / "Names").mkdir()
+    for name in ("net.xlsx", "~$net.xlsx", "net2.csv"):
+        (tmp_path / "Names" / name).write_bytes(b"x")
+    found = read_answers(UPath(tmp_path), "net")
+    assert found.names == {}
+    (notice,) = found.notices
+    assert str(notice).endswith("net.xlsx: is not read; save it as CSV, as net.csv")
+
+
+def test_answers_are_found_in_other_letter_case(tmp_path: Path) -> None:
+    (tmp_path / "Names").mkdir()
+    (tmp_path / "Names" / "Net.CSV").write_text("cluster,name\n0,sedans\n")
+    assert read_answers(UPath(tmp_path), "net").names == {0: "sedans"}

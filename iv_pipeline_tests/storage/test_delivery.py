@@ -1,6 +1,7 @@
 import pickle
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,11 +191,14 @@ def test_a_descriptor_with_another_suffix_is_read_and_reported(tmp_path: Path) -
     np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
     (notice,) = delivery.notices()
     assert str(notice).endswith(
-        "Net.npy: read in place of net.pickle, which is not there; "
+        "Net.npy: read in place of descriptors/net.pickle, which is not there; "
         "set descriptors.net in pipeline.yaml to descriptors/Net.npy"
     )
     np.save(tmp_path / "delivery" / "descriptors" / "net.npy", VECTORS)
-    with pytest.raises(DeliveryError, match=r"no such file, but Net\.npy, net\.npy; set descriptors\.net"):
+    with pytest.raises(
+        DeliveryError,
+        match=r"no such file, but descriptors/Net\.npy, descriptors/net\.npy; set descriptors\.net",
+    ):
         delivery.matrix("net")
 
 
@@ -250,3 +254,100 @@ def test_the_index_of_a_hundred_thousand_images_takes_seconds_at_most(tmp_path: 
     index = delivery.image_index()
     assert time.process_time() - start < 3  # 0.2 s on an idle machine
     assert index["vehicle_id"].iloc[-1] == "9999"
+
+
+@pytest.mark.parametrize("root", ["/mnt/nas/photos/", "C:\\Users\\Анна\\photos\\", "../raw/", "photos/"])
+def test_keys_with_other_folders_before_them_are_matched_by_their_ends_and_it_is_told(
+    tmp_path: Path, root: str
+) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, {root + path: row for path, row in zip(PATHS[::-1], VECTORS[::-1], strict=True)})
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+    (notice,) = delivery.descriptor_notices("net")
+    assert "net.pickle: 3 of 3 images are found under other names than their paths" in str(notice)
+
+
+def test_keys_in_other_letter_case_are_matched(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    frame = pd.DataFrame(VECTORS[::-1], index=[path.upper() for path in PATHS[::-1]])
+    put_descriptor(delivery, {path: frame.loc[path].to_numpy() for path in frame.index})
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+
+
+def test_a_key_that_fits_several_images_is_refused(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    keys = ["/x/7/a.jpg", "/y/7/a.jpg", "/z/12/a.jpg"]
+    put_descriptor(delivery, dict(zip(keys, VECTORS, strict=True)))
+    with pytest.raises(
+        DeliveryError, match=r"no vector of city/1/7/a\.jpg, for which /x/7/a\.jpg and /y/7/a\.jpg"
+    ):
+        delivery.matrix("net")
+
+
+def test_vectors_of_other_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    more = {"city\\2\\1\\z.jpg": VECTORS[0], **dict(zip(PATHS, VECTORS, strict=True))}
+    put_descriptor(delivery, more)
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+    (notice,) = delivery.descriptor_notices("net")
+    assert "1 vectors are of images that the delivery lacks" in str(notice)
+
+
+def test_two_vectors_of_one_image_are_refused_by_their_rows(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    keys = [PATHS[0], PATHS[1], PATHS[0].replace("\\", "/"), PATHS[2]]
+    put_descriptor(delivery, list(zip(keys, np.arange(16.0).reshape(4, 4), strict=True)))
+    with pytest.raises(
+        DeliveryError, match=r"two vectors of city/1/7/a\.jpg, in rows 0 and 2 \(counted from 0\)"
+    ):
+        delivery.matrix("net")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (VECTORS.T, r"has 4 rows, but .* has 3 paths: it looks transposed; save it .*array\.T"),
+        (np.ones((4, 5)), "has 4 rows, but .* has 3 paths: one row may be of the header line"),
+        (np.ones((7, 5)), "has 7 rows, but .* has 3 paths; deliver the two"),
+    ],
+)
+def test_another_number_of_rows_is_explained(tmp_path: Path, content: Any, sentence: str) -> None:
+    delivery = make_delivery(tmp_path)
+    put_descriptor(delivery, content)
+    with pytest.raises(DeliveryError, match=sentence):
+        delivery.matrix("net")
+
+
+@pytest.mark.parametrize("change", [lambda p: f"/mnt/nas/{p}", str.upper, lambda p: p.partition("/")[2]])
+def test_labels_with_other_spellings_of_the_paths_are_matched_and_it_is_told(
+    tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    delivery = make_delivery(tmp_path)
+    rows = [f"{change(path)},{i}" for i, path in enumerate(NORMALISED)]
+    (delivery.folder / "labels.csv").write_text("\n".join(["paths,label", *rows, "other/x.jpg,9"]))
+    assert delivery.image_index()["label"].to_list() == ["0", "1", "2"]
+    found, strange = (str(notice) for notice in delivery.notices([]))
+    assert "3 of 3 images are found under other names" in found
+    assert "labels 1 images that the delivery lacks, such as other/x.jpg" in strange
+
+
+@pytest.mark.parametrize("place", ["net.pickle", "Descriptors/net.npy", "from/network/NET.pkl"])
+def test_a_descriptor_elsewhere_in_the_delivery_is_read_and_reported(tmp_path: Path, place: str) -> None:
+    delivery = make_delivery(tmp_path)
+    (delivery.folder / place).parent.mkdir(parents=True, exist_ok=True)
+    (delivery.folder / place).write_bytes(pickle.dumps(VECTORS))
+    np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
+    (notice,) = delivery.descriptor_notices("net")
+    assert f"which is not there; set descriptors.net in pipeline.yaml to {place}" in str(notice)
+
+
+def test_a_path_list_in_other_letter_case_is_read_and_another_name_is_listed(tmp_path: Path) -> None:
+    delivery = make_delivery(tmp_path)
+    (delivery.folder / "images_paths.csv").rename(delivery.folder / "Images_Paths.CSV")
+    assert delivery.paths == NORMALISED
+    (delivery.folder / "Images_Paths.CSV").rename(delivery.folder / "list.csv")
+    again = Delivery(delivery.folder, delivery.config, delivery.files)
+    with pytest.raises(
+        DeliveryError, match=r"there is no file .*images_paths\.csv; the folder has list\.csv; copy"
+    ):
+        _ = again.paths

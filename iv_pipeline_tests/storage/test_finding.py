@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import pickle
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -108,3 +111,112 @@ def test_an_archive_that_is_named_and_damaged_is_refused(delivery: Path) -> None
     lay_out(delivery / "photos", IMAGES)
     with pytest.raises(DeliveryError, match="no whole zip archive"):
         find(delivery)
+
+
+def test_an_archive_deep_in_the_delivery_is_found(delivery: Path) -> None:
+    deep = delivery / "raw_data" / "from camera" / "2024" / "photos.zip"
+    deep.parent.mkdir(parents=True)
+    pack(deep, IMAGES)
+    found = find(delivery)
+    assert found.store is not None
+    assert found.store.missing(list(IMAGES)) == []
+    assert "read from raw_data/from camera/2024/photos.zip" in said(found)
+
+
+def halves() -> list[dict[str, bytes]]:
+    return [dict(list(IMAGES.items())[i::2]) for i in range(2)]
+
+
+@pytest.mark.parametrize("setting", [SETTING, "raw_data", "raw_data/veriwild-20240101T000000Z-001.zip"])
+def test_archives_that_hold_the_images_together_are_read_as_one(delivery: Path, setting: str) -> None:
+    for i, half in enumerate(halves(), 1):
+        packed = {f"Takeout/Drive/{name}": content for name, content in half.items()}
+        pack(delivery / "raw_data" / f"veriwild-20240101T000000Z-00{i}.zip", packed)
+    pack(delivery / "raw_data" / "papers.zip", {"contract.txt": b"x"})
+    found = find(delivery, setting)
+    assert found.store is not None
+    assert {name: found.store.read(name) for name in IMAGES} == IMAGES
+    assert "the images are read from 2 places: raw_data/veriwild-20240101T000000Z-001.zip, raw_data/" in said(
+        found
+    )
+    again = pickle.loads(pickle.dumps(found.store))
+    assert {name: again.read(name) for name in IMAGES} == IMAGES
+
+
+def test_an_archive_and_a_folder_can_hold_them_together(delivery: Path) -> None:
+    first, second = halves()
+    pack(delivery / "part1.zip", first)
+    lay_out(delivery / "part2", second)
+    found = find(delivery)
+    assert found.store is not None
+    assert {name: found.store.read(name) for name in IMAGES} == IMAGES
+    sink = io.BytesIO()
+    found.store.pack(list(IMAGES), sink)
+    with zipfile.ZipFile(sink) as packed:
+        assert {name: packed.read(name) for name in packed.namelist()} == IMAGES
+
+
+def test_of_images_in_several_archives_the_closest_name_counts_and_other_content_is_told(
+    delivery: Path,
+) -> None:
+    paths = list(IMAGES)
+    first = dict.fromkeys(paths[:6], b"first") | {f"old/{paths[6]}": b"old"}
+    pack(delivery / "a.zip", first)
+    pack(delivery / "b.zip", dict.fromkeys(paths[5:], b"second"))
+    found = find(delivery)
+    assert found.store is not None
+    assert found.store.read(paths[5]) == b"first"
+    assert found.store.read(paths[6]) == b"second"
+    assert f"1 images are there more than once with other content: {paths[5]} is read from a.zip" in said(
+        found
+    )
+
+
+def test_a_part_that_cannot_be_opened_is_told_if_images_are_missing(delivery: Path) -> None:
+    first, second = halves()
+    pack(delivery / "part1.zip", first)
+    whole = pack(delivery / "part2.zip", second).read_bytes()
+    (delivery / "part2.zip").write_bytes(whole[: len(whole) // 2])
+    found = find(delivery)
+    assert found.store is not None
+    assert "part2.zip: this is no whole zip archive" in said(found)
+
+
+@pytest.mark.parametrize("name", ["veriwild.zip.crdownload", "veriwild.zip.part"])
+def test_a_download_that_is_not_complete_is_named(delivery: Path, name: str) -> None:
+    (delivery / "raw_data" / name).write_bytes(b"PK")
+    assert f"raw_data/{name} is a download that is not complete" in said(find(delivery))
+
+
+def test_an_archive_of_other_images_gives_way_to_the_one_beside_it(delivery: Path) -> None:
+    pack(delivery / SETTING, {"holiday/beach.jpg": b"x"})
+    pack(delivery / "raw_data" / "photos.zip", IMAGES)
+    found = find(delivery)
+    assert found.store is not None
+    assert found.store.path.name == "photos.zip"
+    assert f"{SETTING} has 0 of {len(IMAGES)} images, so they are read from raw_data/photos.zip" in said(
+        found
+    )
+
+
+def test_an_archive_of_another_kind_is_named(delivery: Path) -> None:
+    (delivery / "raw_data" / "veriwild.tar.gz").write_bytes(b"\x1f\x8b")
+    assert "raw_data/veriwild.tar.gz is no zip archive: unpack it" in said(find(delivery))
+
+
+def test_suffixes_for_jpeg_are_one(delivery: Path) -> None:
+    pack(delivery / SETTING, {name.replace(".jpg", ".jpeg"): content for name, content in IMAGES.items()})
+    found = find(delivery)
+    assert found.store is not None
+    assert {name: found.store.read(name) for name in IMAGES} == IMAGES
+    assert "30 in other letter case, Unicode composition or suffix" in said(found)
+
+
+def test_an_archive_that_shares_names_alone_is_no_part(delivery: Path) -> None:
+    first, second = halves()
+    pack(delivery / SETTING, first)
+    pack(delivery / "raw_data" / "holiday.zip", {f"beach/{next(iter(second)).rpartition('/')[2]}": b"sea"})
+    found = find(delivery)
+    assert found.store is not None
+    assert found.store.missing(list(IMAGES)) == list(second)
+    assert "places" not in said(found)

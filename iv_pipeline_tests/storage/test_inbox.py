@@ -100,7 +100,7 @@ def test_what_file_managers_leave_is_no_part_of_a_batch(camera: Camera) -> None:
 def test_a_hidden_file_that_nobody_writes_any_more_blocks_nothing(camera: Camera) -> None:
     folder = camera.put("b", images_paths_csv="paths\n", _SUCCESS="")
     first = camera.look()
-    (folder / ".directory").write_text("of a file manager that is not known here")
+    (folder / ".leftover").write_text("of a file manager that is not known here")
     assert camera.look(1)["b"].state == "waiting"
     assert camera.look(60) == first
 

@@ -257,8 +257,11 @@ def zipped(**entries: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"hello", "is no pickle, .npy, .npz, Parquet, Feather or Arrow file"),
-        (b"path,x\na.jpg,1\n", "is no pickle"),
+        (b"hell\0", "is no pickle, .npy, .npz, Parquet, Feather or Arrow file"),
+        (b"path,x\na.jpg,1\n", "is a text, such as CSV or JSON, not an array; load it, and save"),
+        (b"[[0.5, 1.5], [2, 3]]", "is a text"),
+        (npy(ROWS.astype("U9")), "holds text"),
+        (npz(np.savez, a=ROWS.astype("U9")), "holds text"),
         (b"", "is empty"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
         (

@@ -26,12 +26,28 @@ def read(folder: Path, csv: bytes, archive: str | None = "raw_data/veriwild.zip"
         b"Unnamed: 0,paths\n0,./a,1.jpg\n".replace(b"./a,1.jpg", b'"a,1.jpg"') + b"1,b.jpg\n,\n,\n",
         "paths\tlabel\r\na,1.jpg\tcar\r\nb.jpg\tcar\r\n".encode("utf-16"),
         b"a, b;paths\n1;a,1.jpg\n2;b.jpg;\n",
+        b"\n \npaths\na,1.jpg\nb.jpg\n",
+        b"paths\na,1.jpg,\nb.jpg,\n",
+        b"id|paths\n0|a,1.jpg\n1|b.jpg\n",
+        "id;paths\n0;a,1.jpg\n1;b.jpg\n".encode("utf-16-le"),
+        "id;paths\n0;a,1.jpg\n1;b.jpg\n".encode("utf-16-be"),
     ],
 )
 def test_spellings_of_the_csv_mean_the_same(tmp_path: Path, csv: bytes) -> None:
     found = read(tmp_path, csv)
     assert found.paths == ["a,1.jpg", "b.jpg"]
     assert found.notices == ()
+
+
+@pytest.mark.parametrize("name", ["image", "filename", "0", "имя файла"])
+def test_the_only_column_that_looks_like_paths_is_taken_for_them_and_it_is_told(
+    tmp_path: Path, name: str
+) -> None:
+    found = read(tmp_path, f"id,{name},kind\n1,a\\1.jpg,car\n2,b.png,bus\n".encode())
+    assert found.paths == ["a/1.jpg", "b.png"]
+    assert list(found.others) == ["id", "kind"]
+    (notice,) = found.notices
+    assert f"images_paths.csv: the column {name!r} is taken for the paths; name it 'paths'" in str(notice)
 
 
 @pytest.mark.parametrize("page", ["cp1251", "cp866"])
@@ -63,7 +79,7 @@ def test_absolute_paths_are_read_from_the_folder_that_is_named_as_the_archive(
         (b"", ": is empty; copy it again"),
         (b"\n\n", ": is empty; copy it again"),
         (b"paths\n", ": has a header and no rows"),
-        (b"file\na.jpg\n", ", line 1: there is no column paths, path or image_path, only 'file'"),
+        (b"file\na\n", ", line 1: there is no column paths, path or image_path, only 'file'"),
         (b"a\\b.jpg\nc.jpg\n", r", line 1: holds a path, a\b.jpg, and not the name of a column; put a line"),
         (b"0,b.jpg\n1,c.jpg\n", ", line 1: holds a path, b.jpg, and not"),
         (b"paths\na.jpg\n\nb.jpg\n", ", line 3: the path is blank"),
@@ -81,6 +97,9 @@ def test_absolute_paths_are_read_from_the_folder_that_is_named_as_the_archive(
         (b"paths\na\0.jpg\n", ": line 2 holds a zero byte"),
         (b"paths,x\na.jpg,1\nb.jpg\n", ", line 3: has 1 columns, and the line with the names has 2"),
         (b"paths,paths\na,b\n", ", line 1: has two columns 'paths'"),
+        (b"paths\na.jpg\npaths\nb.jpg\n", ", line 3: the header is repeated"),
+        ("paths\ncaméra/a.jpg\n".encode("latin-1"), ": line 2 is no text in UTF-8, UTF-16 or a Cyrillic"),
+        (b"one,two\na.jpg,b.jpg\n", ", line 1: there is no column paths, path or image_path"),
         (b"PK\x03\x04rest", ": is an Excel workbook or a zip archive, no CSV"),
     ],
 )
