@@ -303,28 +303,30 @@ def _log(offset: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
 
 
 _EXPOSURE = (
-    # 12 % of the range is one in a hundred of full light: nothing can be told apart there
-    _Symptom("dark", "mean brightness {:.0%}", "brightness", _log(0.02), -1, np.log10(0.14), 0.08, 0.05),
+    # a tenth of the range is half a hundredth of full light: little can be told apart there
+    _Symptom("dark", "mean brightness {:.0%}", "brightness", _log(0.02), -1, -1.0, 0.05, 0.05),
     _Symptom("overexposed", "{:.0%} of pixels clipped", "overexposed_share", _log(0.05), 1, -0.4, 0.08, 0.1),
 )
 _OTHERS = (
-    _Symptom("glare", "a bright haze over {:.1%}", "glare_share", _log(0.002), 1, np.log10(0.025), 0.2, 0.15),
-    _Symptom("blurred", "sharpness 10^{:.1f}", "sharpness", np.asarray, -1, -1.8, 0.12, 0.1),
-    # its logarithm has a short tail: no vehicle of 6,800 photos, real and drawn, is 2.6 spreads off the median
+    _Symptom("glare", "a bright haze over {:.1%}", "glare_share", _log(0.002), 1, np.log10(0.04), 0.15, 0.15),
+    _Symptom("blurred", "sharpness 10^{:.1f}", "sharpness", np.asarray, -1, -2.3, 0.12, 0.1),
+    # its logarithm has a short tail; what is three times as near as usual is 2.2 of the smallest spread off
     _Symptom(
         "empty",
         "the center looks like the border",
         "centre_difference",
         _log(0.002),
         -1,
-        -2.15,
+        -2.1,
         0.04,
-        0.12,
-        2.0,
+        0.22,
+        2.2,
     ),
 )
 _EDGES = _Symptom("empty", "", "edge_share", _log(0.005), -1, 0, 1, 0.12)
-"""Edges of the middle: a truck that fills the frame has its own colors at the border, and many edges."""
+_CONTRAST = _Symptom("empty", "", "contrast", _log(0.001), -1, np.log10(0.12), 0.03, 0.12)
+"""A truck that fills the frame has its own colors at the border, but more edges than usual, or contrast; an empty
+road has neither."""
 
 
 def read_enough(frame: pd.DataFrame) -> bool:
@@ -363,7 +365,7 @@ def quality_outliers(
     explained = np.max(exposure, axis=0)
     unexplained = np.minimum(1, 2 * (1 - explained))
     others = [_severity(symptom, frame, usual) * unexplained for symptom in _OTHERS]
-    others[-1] *= np.clip(_deviations(_EDGES, frame, usual) - 0.5, 0, 1)
+    others[-1] *= np.clip(_deviations(_EDGES, frame, usual) - 0.5, 0, 1) * _visible(_CONTRAST, frame)
     severity = np.column_stack(exposure + others)
     error = frame["error"]
     unreadable = error.notna().to_numpy()
@@ -383,10 +385,15 @@ def quality_outliers(
 
 def _severity(symptom: _Symptom, frame: pd.DataFrame, usual: pd.DataFrame) -> NDArray[np.float64]:
     """0 to 1 per row, 0 for rows without measure; grows with the measure, without steps."""
-    x = symptom.sign * symptom.scale(frame[symptom.measure].fillna(0).to_numpy(np.float64))
     z = _deviations(symptom, frame, usual)
-    visible = _sigmoid((x - symptom.sign * symptom.usual) / symptom.width)
-    return np.asarray(np.sqrt(visible * _sigmoid((z - symptom.beyond) / (0.2 * symptom.beyond))))
+    unusual = _sigmoid((z - symptom.beyond) / (0.2 * symptom.beyond))
+    return np.asarray(np.sqrt(_visible(symptom, frame) * unusual))
+
+
+def _visible(symptom: _Symptom, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """How clearly each image looks wrong by itself, 0 to 1."""
+    x = symptom.sign * symptom.scale(frame[symptom.measure].fillna(0).to_numpy(np.float64))
+    return _sigmoid((x - symptom.sign * symptom.usual) / symptom.width)
 
 
 def _deviations(symptom: _Symptom, frame: pd.DataFrame, usual: pd.DataFrame) -> NDArray[np.float64]:
