@@ -243,11 +243,16 @@ def _centre_difference(half: NDArray[np.float32]) -> NDArray[np.float32]:
     coarse = _shrink(half, 2)
     is_border = np.ones(coarse.shape[1:3], bool)
     is_border[2:-2, 2:-2] = False
-    border = coarse[:, is_border]
-    center = coarse[:, 6:-6, 6:-6].reshape(len(coarse), -1, 3)
-    nearest = np.full(center.shape[:2], np.inf, np.float32)
-    for color in border.transpose(1, 0, 2):
-        np.minimum(nearest, np.abs(center - color[:, np.newaxis]).sum(axis=-1), out=nearest)
+    is_center = np.zeros_like(is_border)
+    is_center[6:-6, 6:-6] = True
+    border, center = coarse[:, is_border], coarse[:, is_center]
+    channels = [np.ascontiguousarray(center[..., channel]) for channel in range(3)]
+    nearest = np.full(channels[0].shape, np.inf, np.float32)
+    for color in border.transpose(1, 2, 0)[..., np.newaxis]:
+        distance = np.abs(channels[0] - color[0])
+        for channel in (1, 2):
+            distance += np.abs(channels[channel] - color[channel])
+        np.minimum(nearest, distance, out=nearest)
     brightness = border.sum(axis=-1).mean(axis=1)
     relative: NDArray[np.float32] = _upper_tercile(nearest) / (brightness + np.float32(0.6))
     return relative
