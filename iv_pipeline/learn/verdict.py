@@ -1,7 +1,7 @@
 """One verdict on every image: a bad picture or unusual vectors, over all descriptors.
 
 Thresholds come from the scores. What is usual is described by the median and the 90th percentile, which a tenth of
-outliers cannot move, and extrapolated to the score that half an image of the delivery is expected to exceed; the
+outliers cannot move, and extrapolated to the score that no image of the delivery is expected to exceed; the
 contamination only bounds how many images the vectors may flag beyond that.
 """
 
@@ -30,6 +30,8 @@ MAX_NEIGHBOR_SHARE = 0.1
 MIN_DISTANCE = 0.05
 """Share of the median distance below which rows count as equally near: duplicates have none."""
 BATCH_ROWS = 16_384
+EXPECTED_ABOVE = 0.5
+"""Rows that are expected beyond a threshold if the tail is exponential; those of real descriptors are lighter."""
 MIN_TAIL = 0.001
 """Smallest distance of the 90th percentile from the median that is believed: in logarithms one in a thousand."""
 MIN_SUSPICION = 0.2
@@ -117,7 +119,7 @@ def _search_others(
 
 
 def tail_threshold(scores: NDArray[np.floating[Any]]) -> float:
-    """Score that half a row is expected to exceed, if the upper tail is exponential.
+    """Score that `EXPECTED_ABOVE` rows are expected to exceed, if the upper tail is exponential.
 
     Peaks over a threshold have a generalized Pareto tail (Pickands 1975; Coles 2001, section 4.2), of which this
     is the one with shape 0; for logarithms of distances it is the power law of Hill (1975). Its scale comes from
@@ -129,7 +131,8 @@ def tail_threshold(scores: NDArray[np.floating[Any]]) -> float:
         Shape ``(n_rows,)``, finite.
     """
     median, high = np.quantile(scores, (0.5, 0.9))
-    return float(median + max(high - median, MIN_TAIL) * np.log(len(scores)) / np.log(5))
+    steps = np.log(0.5 * len(scores) / EXPECTED_ABOVE) / np.log(0.5 / 0.1)
+    return float(median + max(high - median, MIN_TAIL) * steps)
 
 
 def _in_thresholds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
