@@ -30,7 +30,10 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)  # ITU-R B
 LEAST_READ = 0.5
 """Share of the images whose picture must have been read for pictures to judge anything."""
 
-MEASUREMENT = 2
+FAULT = 0.5
+"""Severity from which a symptom is a fault."""
+
+MEASUREMENT = 3
 """Raised when the same picture is measured differently."""
 
 
@@ -54,8 +57,9 @@ class ImageQuality:
     edge_share
         Share of the middle of the image that has a notable gradient after slight smoothing.
     centre_difference
-        Mean colour distance of the centre from the typical border colour, relative to how bright that is;
-        0 to 5, small if nothing is there.
+        Color distance of the center from the nearest color at the border, relative to how bright the border is;
+        0 to 5, the upper tercile of the center, so that a third of it suffices. Small if nothing is there: lane
+        markings and shadows reach the border, windows and wheels do not.
     entropy
         Entropy of the luma histogram over its maximum, 0 to 1.
     red, green, blue
@@ -238,12 +242,26 @@ def _shrink(images: NDArray[Any], factor: int) -> NDArray[np.float32]:
 def _centre_difference(half: NDArray[np.float32]) -> NDArray[np.float32]:
     coarse = _shrink(half, 2)
     is_border = np.ones(coarse.shape[1:3], bool)
-    is_border[3:-3, 3:-3] = False
-    border = np.median(coarse[:, is_border], axis=1)
-    centre = coarse[:, 7:-7, 7:-7]
-    distance = np.abs(centre - border[:, None, None]).sum(axis=-1).mean(axis=(1, 2))
-    relative: NDArray[np.float32] = distance / (border.sum(axis=-1) + np.float32(0.6))
+    is_border[2:-2, 2:-2] = False
+    is_center = np.zeros_like(is_border)
+    is_center[6:-6, 6:-6] = True
+    border, center = coarse[:, is_border], coarse[:, is_center]
+    channels = [np.ascontiguousarray(center[..., channel]) for channel in range(3)]
+    nearest = np.full(channels[0].shape, np.inf, np.float32)
+    for color in border.transpose(1, 2, 0)[..., np.newaxis]:
+        distance = np.abs(channels[0] - color[0])
+        for channel in (1, 2):
+            distance += np.abs(channels[channel] - color[channel])
+        np.minimum(nearest, distance, out=nearest)
+    brightness = border.sum(axis=-1).mean(axis=1)
+    relative: NDArray[np.float32] = _upper_tercile(nearest) / (brightness + np.float32(0.6))
     return relative
+
+
+def _upper_tercile(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The value that a third of each row exceeds, shape ``(n_rows,)``."""
+    place = values.shape[1] * 2 // 3
+    return np.partition(values, place, axis=1)[:, place]
 
 
 def _entropy(luma: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -270,7 +288,8 @@ class _Symptom:
     """How far a measure, on a scale where its spread is about even, must go to be called a fault.
 
     `usual` is where an image starts to look wrong by itself and `width` how gradually; `floor` is the
-    smallest spread in a delivery that is believed. Large is bad if `sign` is 1, small if it is -1.
+    smallest spread in a delivery that is believed, and `beyond` how many spreads off its median a fault begins.
+    Large is bad if `sign` is 1, small if it is -1.
     """
 
     reason: str
@@ -281,6 +300,7 @@ class _Symptom:
     usual: float
     width: float
     floor: float
+    beyond: float = 3.0
 
 
 def _log(offset: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
@@ -288,17 +308,30 @@ def _log(offset: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
 
 
 _EXPOSURE = (
-    _Symptom("dark", "mean brightness {:.0%}", "brightness", _log(0.02), -1, np.log10(0.2), 0.08, 0.05),
+    # a tenth of the range is half a hundredth of full light: little can be told apart there
+    _Symptom("dark", "mean brightness {:.0%}", "brightness", _log(0.02), -1, -1.0, 0.05, 0.05),
     _Symptom("overexposed", "{:.0%} of pixels clipped", "overexposed_share", _log(0.05), 1, -0.4, 0.08, 0.1),
 )
 _OTHERS = (
-    _Symptom("glare", "a bright haze over {:.1%}", "glare_share", _log(0.002), 1, np.log10(0.025), 0.2, 0.15),
-    _Symptom("blurred", "sharpness 10^{:.1f}", "sharpness", np.asarray, -1, -1.8, 0.12, 0.1),
-    _Symptom("empty", "edges in {:.1%} of the middle", "edge_share", _log(0.005), -1, -1.7, 0.12, 0.12),
+    _Symptom("glare", "a bright haze over {:.1%}", "glare_share", _log(0.002), 1, np.log10(0.04), 0.15, 0.15),
+    _Symptom("blurred", "sharpness 10^{:.1f}", "sharpness", np.asarray, -1, -2.3, 0.12, 0.1),
+    # its logarithm has a short tail; what is three times as near as usual is 2.2 of the smallest spread off
     _Symptom(
-        "empty", "the centre looks like the border", "centre_difference", _log(0.005), -1, -1.25, 0.08, 0.1
+        "empty",
+        "the center looks like the border",
+        "centre_difference",
+        _log(0.002),
+        -1,
+        -2.1,
+        0.04,
+        0.22,
+        2.2,
     ),
 )
+_EDGES = _Symptom("empty", "", "edge_share", _log(0.005), -1, 0, 1, 0.12)
+_CONTRAST = _Symptom("empty", "", "contrast", _log(0.001), -1, np.log10(0.12), 0.03, 0.12)
+"""A truck that fills the frame has its own colors at the border, but more edges than usual, or contrast; an empty
+road has neither."""
 
 
 def read_enough(frame: pd.DataFrame) -> bool:
@@ -306,7 +339,9 @@ def read_enough(frame: pd.DataFrame) -> bool:
     return bool(frame["error"].isna().mean() >= LEAST_READ)
 
 
-def quality_outliers(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+def quality_outliers(
+    frame: pd.DataFrame, reference: pd.DataFrame | None = None, least: float = FAULT
+) -> pd.DataFrame:
     """Rank images by how wrong they look, by themselves and against their own delivery.
 
     A fault must be visible in absolute terms (a dark image is dark) *and* unusual in the delivery (at night
@@ -320,12 +355,14 @@ def quality_outliers(frame: pd.DataFrame, reference: pd.DataFrame | None = None)
     reference
         What it returned for the images that define what is usual; `frame` by default. An earlier delivery of
         the same cameras, where `frame` is small.
+    least
+        Severity from which a symptom is named.
 
     Returns
     -------
     pandas.DataFrame
         `image_path`, `score` from 0 to 1 (1 if unreadable), and `reasons`: plain words for every symptom of
-        at least 0.5, strongest first, joined by "; "; empty if there is none.
+        at least `least`, strongest first, joined by "; "; empty if there is none.
     """
     usual = frame if reference is None else reference
     usual = usual[usual["error"].isna()]
@@ -333,12 +370,15 @@ def quality_outliers(frame: pd.DataFrame, reference: pd.DataFrame | None = None)
     explained = np.max(exposure, axis=0)
     unexplained = np.minimum(1, 2 * (1 - explained))
     others = [_severity(symptom, frame, usual) * unexplained for symptom in _OTHERS]
+    others[-1] *= np.clip(_deviations(_EDGES, frame, usual) - 0.5, 0, 1) * _visible(_CONTRAST, frame)
     severity = np.column_stack(exposure + others)
     error = frame["error"]
     unreadable = error.notna().to_numpy()
     reasons = [""] * len(frame)
-    for i in np.flatnonzero((severity >= 0.5).any(axis=1) | unreadable):
-        reasons[i] = f"unreadable: {error.iloc[i]}" if unreadable[i] else _explain(severity[i], frame.iloc[i])
+    for i in np.flatnonzero((severity >= least).any(axis=1) | unreadable):
+        reasons[i] = (
+            f"unreadable: {error.iloc[i]}" if unreadable[i] else _explain(severity[i], frame.iloc[i], least)
+        )
     return pd.DataFrame(
         {
             "image_path": frame["image_path"].to_numpy(),
@@ -350,26 +390,37 @@ def quality_outliers(frame: pd.DataFrame, reference: pd.DataFrame | None = None)
 
 def _severity(symptom: _Symptom, frame: pd.DataFrame, usual: pd.DataFrame) -> NDArray[np.float64]:
     """0 to 1 per row, 0 for rows without measure; grows with the measure, without steps."""
-    own = symptom.sign * symptom.scale(usual[symptom.measure].to_numpy(np.float64))
+    z = _deviations(symptom, frame, usual)
+    unusual = _sigmoid((z - symptom.beyond) / (0.2 * symptom.beyond))
+    return np.asarray(np.sqrt(_visible(symptom, frame) * unusual))
+
+
+def _visible(symptom: _Symptom, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """How clearly each image looks wrong by itself, 0 to 1."""
     x = symptom.sign * symptom.scale(frame[symptom.measure].fillna(0).to_numpy(np.float64))
+    return _sigmoid((x - symptom.sign * symptom.usual) / symptom.width)
+
+
+def _deviations(symptom: _Symptom, frame: pd.DataFrame, usual: pd.DataFrame) -> NDArray[np.float64]:
+    """Spreads from the median of `usual` towards the bad side, shape ``(n_rows,)``; -inf without measure."""
+    own = symptom.sign * symptom.scale(usual[symptom.measure].to_numpy(np.float64))
     if not len(own):
-        return np.zeros(len(x))
+        return np.full(len(frame), -np.inf)
+    x = symptom.sign * symptom.scale(frame[symptom.measure].to_numpy(np.float64))
     # the spread towards the bad side, from a quantile that a tenth of faulty images cannot move
     median, high = np.quantile(own, (0.5, 0.9))
-    z = (x - median) / max((high - median) / 1.2816, symptom.floor)
-    visible = _sigmoid((x - symptom.sign * symptom.usual) / symptom.width)
-    known = frame[symptom.measure].notna().to_numpy()
-    return np.where(known, np.sqrt(visible * _sigmoid((z - 3) / 0.6)), 0.0)
+    z: NDArray[np.float64] = (x - median) / max((high - median) / 1.2816, symptom.floor)
+    return np.where(np.isnan(z), -np.inf, z)
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 * (1 + np.tanh(x / 2))
 
 
-def _explain(severity: NDArray[np.float64], row: pd.Series[Any]) -> str:
+def _explain(severity: NDArray[np.float64], row: pd.Series[Any], least: float) -> str:
     symptoms = (*_EXPOSURE, *_OTHERS)
     told: dict[str, str] = {}
     for i in np.argsort(-severity, kind="stable"):
-        if severity[i] >= 0.5:
+        if severity[i] >= least:
             told.setdefault(symptoms[i].reason, symptoms[i].words.format(row[symptoms[i].measure]))
     return "; ".join(f"{reason}: {words}" for reason, words in told.items())

@@ -327,3 +327,20 @@ def hazy(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     spread = rng.uniform(0.15, 0.3) * min(height, width)
     hazed: Pixels = pixels + 420 * np.exp(-np.square(distance / spread) / 2)[..., None]
     return hazed
+
+
+def test_real_vehicles_that_fill_the_frame_are_not_empty() -> None:
+    if not TRAFFIC_CAMERA.is_dir():
+        pytest.skip(f"there is no delivery at {TRAFFIC_CAMERA}")
+    archive = ImageArchive(UPath(TRAFFIC_CAMERA / "raw_data" / "veriwild.zip"))
+    listed = pd.read_csv(TRAFFIC_CAMERA / "images_paths.csv")["paths"].str.replace("\\", "/", regex=False)
+
+    def cropped(path: str) -> bytes:
+        image = Image.open(io.BytesIO(archive.read(path))).convert("RGB")
+        width, height = image.size
+        box = (width // 10, height // 10, width - width // 10, height - height // 10)
+        return encode(np.asarray(image.crop(box), np.float64))
+
+    for read in (archive.read, cropped):
+        reasons = quality_outliers(measure_images(listed.to_list()[:1200], read))["reasons"]
+        assert reasons.str.contains("empty").sum() <= 1
