@@ -9,6 +9,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.assets.final import overrule, verdict_on
 from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.joint_features import tree_of
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
@@ -81,10 +82,7 @@ def attributes(
         columns |= {name: value, f"{name}_confidence": confidence}
         context.log.info("attributes · %s · %d answers", name, len(asked.answers.get(name, [])))
     frame = pd.DataFrame(columns)
-    verdict = ranked_outliers.set_index(IMAGE_PATH).reindex(paths)
-    frame["is_outlier"] = verdict["is_outlier"].to_numpy(bool)
-    frame["outlier_score"] = verdict["score"].to_numpy()
-    frame["reasons"] = verdict["reasons"].to_numpy()
+    frame = overrule(frame.assign(**verdict_on(paths, ranked_outliers)), asked.single.outliers)
     frame["status"] = np.where(usable, "ok", UNUSABLE)
     complete = frame[IMAGE_PATH].tolist() == paths.tolist()
     shown = frame.head(8).round(3)

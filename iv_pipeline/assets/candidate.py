@@ -48,13 +48,13 @@ from iv_pipeline.storage.layout import BATCH, CANDIDATE, NAMES, file_of
 from iv_pipeline.storage.tables import read_table, remove
 from iv_pipeline.storage.versions import ModelSet, files_below, link
 
-BEFORE = (image_index, views, image_quality, joint_features, groups)
+BEFORE = (image_index, views, image_quality, joint_features, groups, ranked_outliers)
 BY_DESCRIPTOR = (
     *(init, statistics, scaled, pca, scaled_pca, clustering_trials, representation, neighbors, hierarchy),
     *(clusters, outliers, projection, cluster_profiles, model, evaluation, final, changes),
 )
 AFTER = (
-    *(comparison, crossings, disagreements, ranking, ranked_outliers),
+    *(comparison, crossings, disagreements, ranking),
     *(attributes, review, summary),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*BEFORE, *BY_DESCRIPTOR, *AFTER)}

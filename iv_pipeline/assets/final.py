@@ -11,19 +11,22 @@ from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.image_quality import NO_IMAGES
 from iv_pipeline.assets.init import STATUS
+from iv_pipeline.assets.joint_features import anomaly_of
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.errors import Notice
+from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.learn.comparison import rank_descriptors
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
-from iv_pipeline.learn.outliers import combine_outliers, flag
-from iv_pipeline.storage.answers import read_answers
+from iv_pipeline.learn.verdict import outlier_verdict
+from iv_pipeline.storage.answers import read_answers, read_image_answers
 from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.layout import NAMES, file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
+
+OVERRULED = "a person says so"
 
 
 @stage(
@@ -37,22 +40,25 @@ def final(
     image_index: pd.DataFrame,
     init: VectorTable,
     clusters: VectorTable,
-    outliers: pd.DataFrame,
     cluster_profiles: pd.DataFrame,
+    ranked_outliers: pd.DataFrame,
 ) -> Result:
-    """The labelled delivery: cluster, confidence, outlier verdict, status and name of every image."""
+    """The labelled delivery: cluster, confidence, outlier verdict, status and name of every image.
+
+    The verdict is over all descriptors and the same for each of them.
+    """
     cluster = clusters.column("cluster").to_numpy()
     reasons = init.column(STATUS).to_numpy(zero_copy_only=False)
     given = read_answers(settings.data_root, context.partition_key)
     names = cluster_names(given.names, cluster_profiles)
     doubtful = _doubtful_names(context.partition_key, clusters, given.names, names)
+    paths = clusters.column(IMAGE_PATH).to_pandas()
     frame = pd.DataFrame(
         {
-            IMAGE_PATH: clusters.column(IMAGE_PATH).to_pandas(),
+            IMAGE_PATH: paths,
             "cluster": cluster,
             "confidence": clusters.column("confidence").to_numpy(),
-            "is_outlier": outliers["is_outlier"],
-            "outlier_score": outliers["score"],
+            **verdict_on(paths, ranked_outliers),
             "status": status_of(cluster, reasons),
             "name": pd.Series(cluster).map(names).fillna(""),
         }
@@ -70,6 +76,28 @@ def final(
         lambda: [Check("every_image_once", complete, {"rows": len(frame)})],
         [*given.notices, *doubtful],
     )
+
+
+def verdict_on(paths: "pd.Series[str]", ranked_outliers: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The verdict on images, as columns of a Final CSV, in the order of `paths`.
+
+    Raises
+    ------
+    InputError
+        If there is none on one of them.
+    """
+    verdict = ranked_outliers.set_index(IMAGE_PATH).reindex(paths)
+    if verdict["is_outlier"].isna().any():
+        raise InputError(
+            "the verdicts are of other images",
+            where=file_of("ranked_outliers"),
+            fix="run 'prepare' again",
+        )
+    return {
+        "is_outlier": verdict["is_outlier"].to_numpy(bool),
+        "outlier_score": verdict["score"].to_numpy(np.float64),
+        "reasons": verdict["reasons"].to_numpy(object),
+    }
 
 
 def cluster_names(given: Mapping[int, str], profiles: pd.DataFrame) -> dict[int, str]:
@@ -95,32 +123,60 @@ def _doubtful_names(
     ]
 
 
-@stage(group="results", kinds=("csv",), partitioned=False, ins={"outliers": PARTIAL}, code_version="2")
+@stage(group="outliers", kinds=("csv",), partitioned=False, code_version="3")
 def ranked_outliers(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     image_index: pd.DataFrame,
-    outliers: dict[str, pd.DataFrame],
     image_quality: pd.DataFrame,
+    joint_features: VectorTable,
 ) -> Result:
-    """All images over all descriptors, most suspicious first, with reasons in words."""
-    may_judge = read_enough(image_quality)
-    quality = image_quality if may_judge else None
-    frame = combine_outliers(outliers, quality, image_index[IMAGE_PATH].to_list())
-    frame["is_outlier"] = flag(frame["score"].to_numpy(np.float32), settings.config.outliers.contamination)
+    """The verdict on every image, by its picture and by all descriptors; most suspicious first, with reasons."""
+    require_same_images(image_index, joint_features.column(IMAGE_PATH).to_pandas(), "joint_features")
+    config = settings.config
+    paths = image_index[IMAGE_PATH]
+    quality = image_quality.set_index(IMAGE_PATH).reindex(paths).reset_index()
+    may_judge = read_enough(quality)
+    anomaly = {name: joint_features.column(anomaly_of(name)).to_numpy() for name in config.descriptors}
+    verdict = outlier_verdict(quality if may_judge else None, anomaly, config.outliers.contamination)
+    people = read_image_answers(settings.data_root, config.attributes)
+    frame = pd.DataFrame(
+        {
+            IMAGE_PATH: paths,
+            "score": verdict["outlier_score"],
+            "is_outlier": verdict["is_outlier"],
+            "reasons": verdict["reasons"].astype(object),
+            "quality_score": quality["score"].fillna(0) if may_judge else 0.0,
+            "anomaly": np.fmax.reduce(list(anomaly.values())),
+            "duplicate_group": quality["duplicate_group"].fillna(-1).astype(np.int32) if may_judge else -1,
+        }
+    )
+    frame = overrule(frame, people.outliers)
+    frame = frame.sort_values("score", ascending=False, kind="stable", ignore_index=True)
     judged = _judged(frame, settings, image_index)
     shown = frame.head(12).round(3)
     return Result(
         frame,
         lambda: {
-            "descriptors": len(outliers),
-            "with_reasons": int((frame["reasons"] != "").sum()),
+            "outliers": int(frame["is_outlier"].sum()),
+            "outlier_share": float(frame["is_outlier"].mean()),
+            "overruled": len(people.outliers),
             **judged,
             **gallery(open_delivery(settings).archive(), frame[IMAGE_PATH].head(SHOWN_IMAGES)),
             "most_suspicious": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
         notices=[] if may_judge or _has_none(image_quality) else [_too_few(image_quality)],
     )
+
+
+def overrule(frame: pd.DataFrame, people: Mapping[str, bool]) -> pd.DataFrame:
+    """Verdicts on images, where people have given another one theirs; scores stay what they are."""
+    given = frame[IMAGE_PATH].map(people)
+    differs = given.notna() & (given != frame["is_outlier"])
+    frame = frame.copy()
+    frame.loc[differs, "is_outlier"] = given[differs].astype(bool)
+    frame.loc[differs, "reasons"] = np.where(given[differs].astype(bool), OVERRULED, "")
+    return frame
 
 
 def _has_none(image_quality: pd.DataFrame) -> bool:

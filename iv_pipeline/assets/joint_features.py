@@ -16,6 +16,7 @@ from iv_pipeline.learn.joint_features import JointFeatures, embed_rows, fit_join
 from iv_pipeline.learn.neighbors import neighbor_graph
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.learn.validity import fit_validity
+from iv_pipeline.learn.verdict import anomaly_scores
 from iv_pipeline.storage.answers import has_answers
 from iv_pipeline.storage.formats import arrays_from_bytes, arrays_to_bytes
 from iv_pipeline.storage.layout import file_of
@@ -34,7 +35,7 @@ N_NEIGHBORS = 15
 def joint_features(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:
-    """Every image in all descriptors at once: whitened components, its nearest neighbors, and UMAP's embedding.
+    """Every image in all descriptors at once: whitened components, neighbors, an embedding, anomaly scores.
 
     Read from the delivery, so that no descriptor waits for another.
     """
@@ -47,7 +48,12 @@ def joint_features(
         matrices[name] = init_table(image_index, {name: raw}, rule).vectors("descriptor")
     most = min(MAX_COMPONENTS, config.pca.max_components)
     fitted = fit_joint_features(matrices, variance=config.embedding.variance, max_components=most)
-    X = fitted.transform(matrices)
+    components = {name: fitted.reductions[name].components(matrix) for name, matrix in matrices.items()}
+    anomaly = {
+        anomaly_of(name): anomaly_scores(block, config.outliers.contamination, config.seed)
+        for name, block in components.items()
+    }
+    X = fitted.join(components)
     usable = np.flatnonzero(finite_rows(X))
     graph = neighbor_graph(X[usable], N_NEIGHBORS, config.seed)
     indices = np.full((len(X), graph.n_neighbors), -1, np.int32)
@@ -62,6 +68,7 @@ def joint_features(
             "indices": indices,
             "distances": distances,
             "embedding": embedding,
+            **anomaly,
         },
         metadata={FIT_KEY: arrays_to_bytes(fitted.to_arrays())},
     )
@@ -74,6 +81,11 @@ def joint_features(
             "components": dg.MetadataValue.md(widths.to_markdown(index=False)),
         },
     )
+
+
+def anomaly_of(descriptor: str) -> str:
+    """The column of a descriptor's anomaly scores."""
+    return f"anomaly/{descriptor}"
 
 
 def fit_of_joint(table: VectorTable) -> JointFeatures:

@@ -7,7 +7,7 @@ and a fan-in before its partitions exist. So there is a job before, one for each
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-PREPARE = ("image_index", "views", "image_quality", "joint_features", "groups")
+PREPARE = ("image_index", "views", "image_quality", "joint_features", "groups", "ranked_outliers")
 RECLUSTER = (
     "pca",
     "scaled_pca",
@@ -30,7 +30,6 @@ SUMMARISE = (
     "crossings",
     "disagreements",
     "ranking",
-    "ranked_outliers",
     "attributes",
     "review",
     "summary",
@@ -40,7 +39,7 @@ SUMMARISE = (
 _JOBS = {
     "prepare": (
         PREPARE,
-        "What is not partitioned and comes first: image index, views, quality of the pictures, joint features.",
+        "What is not partitioned and comes first: image index, views, quality of the pictures, joint features, outliers.",
     ),
     "full_pipeline": (FULL_PIPELINE, "One descriptor from Init to Final. Backfill it over all descriptors."),
     "recluster": (
@@ -49,7 +48,7 @@ _JOBS = {
     ),
     "summarise": (
         SUMMARISE,
-        "What looks at all descriptors: comparison, outliers, attributes, summary, accepted models, report.",
+        "What looks at all descriptors: comparison, attributes, summary, accepted models, report.",
     ),
     "label_batch": (
         ("labelled_batch", "drift"),

@@ -66,13 +66,17 @@ class JointFeatures:
             Shape ``(n_rows, sum(widths))``, float32; zeros where a descriptor has no usable vector, NaN where none
             has.
         """
-        n_rows = next(iter(matrices.values())).shape[0]
+        return self.join({name: self.reductions[name].components(X) for name, X in matrices.items()})
+
+    def join(self, components: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Joint features of whitened components by descriptor, as `transform` makes them of raw vectors."""
+        n_rows = len(next(iter(components.values())))
         joint = np.zeros((n_rows, sum(self.widths)), np.float32)
         is_known = np.zeros(n_rows, bool)
         begin = 0
         for name, reduction in self.reductions.items():
-            if name in matrices:
-                block = reduction.reduce(matrices[name])
+            if name in components:
+                block = reduction.of_unit_length(components[name])
                 usable = finite_rows(block)
                 joint[usable, begin : begin + block.shape[1]] = block[usable]
                 is_known |= usable

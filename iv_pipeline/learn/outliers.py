@@ -11,14 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from iv_pipeline.engine import ArrayBatches, BatchedMatrix, map_rows
 from iv_pipeline.learn.hierarchy import extract_hdbscan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
     from sklearn.ensemble import IsolationForest
 
@@ -140,56 +137,3 @@ def flag(scores: NDArray[np.float32], contamination: float) -> NDArray[np.bool_]
         return np.zeros(len(scores), dtype=bool)
     edge = np.partition(scores, len(scores) - n_flagged - 1)[len(scores) - n_flagged - 1]
     return np.asarray(scores > edge)
-
-
-def combine_outliers(
-    descriptors: Mapping[str, pd.DataFrame], quality: pd.DataFrame | None, order: Sequence[str]
-) -> pd.DataFrame:
-    """Rank all images over all descriptors and the look of the image itself.
-
-    An image is suspicious if its picture is bad, or if several networks find it strange: ``1 - (1 - q)(1 - d)``
-    with `q` the score of its quality and `d` the mean of its scores by descriptor.
-
-    Parameters
-    ----------
-    descriptors
-        By name, frames with `image_path`, `score` and `reason`, which is empty for images that are no outliers.
-    quality
-        Frame with `image_path`, `score`, `reasons` and `duplicate_group`; None without pictures.
-    order
-        Image paths of the delivery.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `image_path`, `score`, `reasons`, `quality_score` and `descriptor_score`, its two parts, and
-        `duplicate_group` of images that look almost the same, −1 for none; highest score first.
-    """
-    index = pd.Index(order, name="image_path")
-    scores = pd.DataFrame(
-        {name: frame.set_index("image_path")["score"].reindex(index) for name, frame in descriptors.items()},
-        index=index,
-    )
-    strange = scores.mean(axis=1).fillna(0)
-    reasons = pd.Series("", index=index)
-    if quality is not None:
-        by_path = quality.set_index("image_path").reindex(index)
-        bad = by_path["score"].fillna(0)
-        reasons = by_path["reasons"].fillna("").astype(str)
-        group = by_path["duplicate_group"].fillna(-1).astype(np.int32)
-    else:
-        bad = pd.Series(0.0, index=index)
-        group = pd.Series(np.int32(-1), index=index)
-    for frame in descriptors.values():
-        words = frame.set_index("image_path")["reason"].reindex(index).fillna("")
-        reasons = reasons.where(words == "", reasons.where(reasons == "", reasons + "; ") + words)
-    combined = pd.DataFrame(
-        {
-            "score": 1 - (1 - bad) * (1 - strange),
-            "reasons": reasons,
-            "quality_score": bad,
-            "descriptor_score": strange,
-            "duplicate_group": group,
-        }
-    )
-    return combined.reset_index().sort_values("score", ascending=False, kind="stable", ignore_index=True)

@@ -39,7 +39,9 @@ MIN_SUSPICION = 0.2
 NO_VECTOR = "no usable vector"
 
 
-def strangeness(components: NDArray[np.float32], contamination: float, seed: int = 0) -> NDArray[np.float32]:
+def anomaly_scores(
+    components: NDArray[np.float32], contamination: float, seed: int = 0
+) -> NDArray[np.float32]:
     """Score of how far every row is from all others, by its place and by its direction; 1 is the threshold.
 
     The place counts by the mean distance to the nearest neighbors (Angiulli and Pizzuti 2002), the direction by
@@ -141,12 +143,12 @@ def _in_thresholds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def outlier_verdict(
-    quality: pd.DataFrame | None, strangeness: Mapping[str, NDArray[np.floating[Any]]], contamination: float
+    quality: pd.DataFrame | None, anomaly: Mapping[str, NDArray[np.floating[Any]]], contamination: float
 ) -> pd.DataFrame:
     """Judge every image by its picture and by its vectors in all descriptors.
 
     Both kinds of evidence are put on a scale on which 1 suffices for a verdict: the odds of the picture's score,
-    and the strangeness in the descriptor that finds the image strangest. The Euclidean norm of the two counts, so
+    and the anomaly score in the descriptor where it is largest. The Euclidean norm of the two counts, so
     that a doubtful picture with doubtful vectors is flagged as well.
 
     Parameters
@@ -154,8 +156,8 @@ def outlier_verdict(
     quality
         Table of stage `image_quality`: what `measure_images` and `quality_outliers` return, one row per image.
         None without pictures; where too few of them could be read (see `read_enough`), they take no part.
-    strangeness
-        Scores of every image by descriptor (see `strangeness`), at least one, in the order of `quality`, shape
+    anomaly
+        Scores of every image by descriptor (see `anomaly_scores`), at least one, in the order of `quality`, shape
         ``(n_images,)``; NaN for rows without a usable vector.
     contamination
         Largest share of the images that is flagged for its vectors; the strangest are, ties in order.
@@ -171,12 +173,12 @@ def outlier_verdict(
     ValueError
         If there is no descriptor, or `quality` has another number of rows.
     """
-    if not strangeness:
-        raise ValueError("strangeness is empty: at least one descriptor is needed")
-    scores = np.column_stack([np.asarray(values, np.float64) for values in strangeness.values()])
+    if not anomaly:
+        raise ValueError("anomaly is empty: at least one descriptor is needed")
+    scores = np.column_stack([np.asarray(values, np.float64) for values in anomaly.values()])
     pictures = quality if quality is not None and read_enough(quality) else None
     if pictures is not None and len(pictures) != len(scores):
-        raise ValueError(f"quality has {len(pictures)} rows, strangeness {len(scores)}")
+        raise ValueError(f"quality has {len(pictures)} rows, anomaly {len(scores)}")
     odds = np.zeros(len(scores)) if pictures is None else _odds(pictures["score"])
     excess = np.where(np.isnan(scores), -np.inf, scores)
     has_vector = np.isfinite(excess).any(axis=1)
@@ -188,7 +190,7 @@ def outlier_verdict(
     rows = np.flatnonzero(flagged)
     words = zip(
         _picture_reasons(pictures, rows),
-        _vector_reasons(excess[rows], odds[rows] >= 1, list(strangeness)),
+        _vector_reasons(excess[rows], odds[rows] >= 1, list(anomaly)),
         strict=True,
     )
     reasons = np.full(len(scores), "", object)

@@ -36,8 +36,8 @@ EVERYWHERE: dict[str, str] = {
     "label": "true label, where there is one",
     "share": "share of all images",
     "content": "checksum and size of the picture, as the archive says; missing where there is none or it is empty",
-    "outlier_score": "over all descriptors and the picture, in [0, 1]",
-    "reasons": "in words, separated by semicolons",
+    "outlier_score": "over all descriptors and the picture, in [0, 1]; flagged from 0.5",
+    "reasons": "why it is an outlier, in words, separated by semicolons",
     "batch": "name of the batch, as its folder in the inbox",
     "model_version": "version of the set of models that labelled it",
 }
@@ -58,6 +58,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "indices": "rows of the nearest neighbors, nearest first; −1 for rows without features",
         "distances": "to them, Euclidean",
         "embedding": "of the features by UMAP; NaN for rows without features",
+        "anomaly/": "how far the descriptor's vector is from all others; 1 is the threshold",
     },
     "groups": {"leaf": "smallest group that the image is in, a leaf of the tree; −1 without features"},
     "attributes": {"status": "ok, or why nothing can be said of the image"},
@@ -157,7 +158,6 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "accuracy": "share of unseen images that get the right label",
     },
     "final": {
-        "outlier_score": "in [0, 1], mean of the methods of this descriptor",
         "status": "ok, noise, or why the row cannot be used",
     },
     "changes": {
@@ -207,10 +207,9 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "accuracy_after": "with labels: of labelling by the new clusters; no part of the rule",
     },
     "ranked_outliers": {
-        "score": "over all descriptors and the picture, in [0, 1]",
-        "reasons": "in words, separated by semicolons",
+        "score": "over all descriptors and the picture, in [0, 1]; flagged from 0.5",
         "quality_score": "of the picture alone, in [0, 1]",
-        "descriptor_score": "mean over descriptors, in [0, 1]",
+        "anomaly": "of the vectors, in the descriptor where it is largest; 1 is the threshold",
     },
     "comparison": {
         "kind": "whether descriptors are compared, or algorithms of one",

@@ -21,7 +21,7 @@ from iv_pipeline.engine import ArrayBatches
 from iv_pipeline.learn.image_quality import measure_images, quality_outliers
 from iv_pipeline.learn.representation import RECIPES, fit_block_maps
 from iv_pipeline.learn.statistics import compute_statistics
-from iv_pipeline.learn.verdict import outlier_verdict, strangeness, tail_threshold
+from iv_pipeline.learn.verdict import anomaly_scores, outlier_verdict, tail_threshold
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline_tests.conftest import REPOSITORY, TRAFFIC_CAMERA
 
@@ -72,7 +72,7 @@ def quality(photos: dict[str, bytes]) -> pd.DataFrame:
 def verdict(photos: dict[str, bytes], quality: pd.DataFrame) -> pd.DataFrame:
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in photos.values()])
     scores = {
-        name: strangeness(whitened(extract(pixels)), contamination=0.01)
+        name: anomaly_scores(whitened(extract(pixels)), contamination=0.01)
         for name, extract in EXTRACTORS.items()
     }
     return outlier_verdict(quality, scores, contamination=0.01)
@@ -124,7 +124,7 @@ def test_bad_frames_among_real_photos_are_flagged_by_their_pictures_alone() -> N
         [*paths, *planted], lambda path: planted[path] if path in planted else archive.read(path)
     )
     copied = np.random.default_rng(0).choice(n_real, n_planted, replace=False)  # vectors that know nothing
-    scores = {name: strangeness(whitened(X), 0.01) for name, X in vectors.items()}
+    scores = {name: anomaly_scores(whitened(X), 0.01) for name, X in vectors.items()}
     scores = {name: np.concatenate([score, score[copied]]) for name, score in scores.items()}
     flagged = outlier_verdict(quality, scores, 0.01)["is_outlier"]
     assert flagged[n_real:].sum() >= 18
@@ -135,10 +135,10 @@ def test_real_vectors_have_almost_no_outliers_and_garbage_among_them_is_flagged(
     _, _, vectors = real_rows(4800)
     rng = np.random.default_rng(0)
     X = vectors["osnet"]
-    clean = strangeness(whitened(X), 0.01)
+    clean = anomaly_scores(whitened(X), 0.01)
     assert (clean >= 1).mean() <= 0.001
     garbage = rng.permuted(X[rng.choice(len(X), 30)], axis=1)  # each row's features in another order
-    scores = strangeness(whitened(np.vstack([X, garbage])), 0.01)
+    scores = anomaly_scores(whitened(np.vstack([X, garbage])), 0.01)
     assert (scores[len(X) :] >= 1).all()
     assert (scores[: len(X)] >= 1).mean() <= 0.001
 
@@ -164,7 +164,7 @@ PLANTS: dict[str, Callable[[NDArray[np.float32]], NDArray[np.floating[Any]]]] = 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_planted_rows_are_flagged_and_no_others(plant: str) -> None:
     X = blobs()
-    scores = strangeness(whitened(np.vstack([X, PLANTS[plant](X)]).astype(np.float32)), 0.01)
+    scores = anomaly_scores(whitened(np.vstack([X, PLANTS[plant](X)]).astype(np.float32)), 0.01)
     assert (scores[len(X) :] >= 1).all()
     assert (scores[: len(X)] >= 1).sum() <= 1
 
@@ -173,15 +173,15 @@ def test_a_clean_delivery_has_almost_no_outliers() -> None:
     for seed in range(5):
         rng = np.random.default_rng(seed)
         X = blobs() + rng.standard_t(8, (2000, 20))  # heavier tails than real descriptors have
-        assert (strangeness(whitened(X.astype(np.float32)), 0.01) >= 1).sum() <= 4
+        assert (anomaly_scores(whitened(X.astype(np.float32)), 0.01) >= 1).sum() <= 4
 
 
 def test_rows_are_scored_alike_among_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     X = whitened(np.vstack([blobs(), far(blobs(), 15)]))
-    every = strangeness(X, 0.01)
+    every = anomaly_scores(X, 0.01)
     monkeypatch.setattr("iv_pipeline.learn.verdict.N_REFERENCE", 800)
     monkeypatch.setattr("iv_pipeline.learn.verdict.BATCH_ROWS", 500)
-    sampled = strangeness(X, 0.01)
+    sampled = anomaly_scores(X, 0.01)
     assert np.corrcoef(every, sampled)[0, 1] > 0.9
     assert ((sampled >= 1) == (np.arange(len(X)) >= 2000)).mean() >= 0.999
 
@@ -189,10 +189,10 @@ def test_rows_are_scored_alike_among_a_sample(monkeypatch: pytest.MonkeyPatch) -
 def test_unusable_rows_and_rows_all_equal_have_no_strangeness() -> None:
     X = blobs(300)
     X[7, 3], X[9, 0] = np.nan, np.inf
-    scores = strangeness(X, 0.01)
+    scores = anomaly_scores(X, 0.01)
     assert np.flatnonzero(np.isnan(scores)).tolist() == [7, 9]
-    np.testing.assert_array_equal(strangeness(np.ones((300, 4), np.float32), 0.01), 0)
-    assert np.isnan(strangeness(X[:2], 0.01)).all()
+    np.testing.assert_array_equal(anomaly_scores(np.ones((300, 4), np.float32), 0.01), 0)
+    assert np.isnan(anomaly_scores(X[:2], 0.01)).all()
 
 
 def test_half_a_row_exceeds_the_threshold_of_an_exponential_tail() -> None:
@@ -264,5 +264,5 @@ def test_pictures_of_which_few_were_read_take_no_part(quality: pd.DataFrame) -> 
 def test_a_missing_descriptor_and_another_number_of_rows_are_refused(quality: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="at least one descriptor"):
         outlier_verdict(quality, {}, 0.01)
-    with pytest.raises(ValueError, match="quality has 412 rows, strangeness 3"):
+    with pytest.raises(ValueError, match="quality has 412 rows, anomaly 3"):
         outlier_verdict(quality, {"osnet": np.zeros(3)}, 0.01)
