@@ -130,7 +130,7 @@ def _overridden(answers: Sequence[Answer], n_rows: int) -> list[NDArray[np.int64
         (sizes[:, None] < sizes) | ((sizes[:, None] == sizes) & (order[:, None] > order))
     )
     return [
-        np.unique(np.concatenate([answers[j].members for j in np.flatnonzero(beats[:, i])]))
+        np.unique(np.concatenate([answers[j].members for j in np.flatnonzero(beats[:, i]).tolist()]))
         if beats[:, i].any()
         else np.empty(0, np.int64)
         for i in order

@@ -22,7 +22,7 @@ MAX_NODES = 600
 MAX_SHARE = 0.7
 """Share of the mean number of images per answer that a group has at most to be asked about: groups of all sizes
 up to it together do best. Smaller ones make up for groups that turn out mixed."""
-LIKELY = 0.5
+LIKELY = 2 / 3
 """Probability of agreement from which an attribute is said to be settled."""
 AGREED = 2 / 3
 """Share of the images shown that have to agree for an answer."""
@@ -183,8 +183,8 @@ def _groups(
     n_questions: int,
 ) -> list[Question]:
     """The best open groups; `unsure`, shape ``(n_rows, n_attributes)``, becomes what they leave unsettled."""
-    positions = np.flatnonzero(open_)
-    if not len(positions):
+    positions = np.flatnonzero(open_).tolist()
+    if not positions:
         return []
     names = list(posterior)
     sizes = np.array([len(candidates[i].members) for i in positions])
@@ -206,7 +206,7 @@ def _groups(
         settled = [names[a] for a in np.argsort(-gains[best], kind="stable") if agree[best, a] >= LIKELY]
         candidate = candidates[positions[best]]
         gain = float(gains[best].mean())
-        questions.append(Question(candidate, int(positions[best]), gain, tuple(settled)))
+        questions.append(Question(candidate, positions[best], gain, tuple(settled)))
         left[best] = False
         unsure[candidate.members] *= 1 - agree[best]
     return questions
