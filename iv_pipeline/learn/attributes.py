@@ -19,8 +19,8 @@ MEMBER_WEIGHT = 0.1
 MAX_MEMBERS = 200
 """Images of one group that vote without having been looked at: more say nothing new."""
 STRENGTH = 3.0
-"""Inverse strength of the penalty. Values from 1 to 10 do about equally well, so that held-out answers would choose
-among them by chance."""
+"""Inverse strength of the penalty. Values from 1 to 10 do about equally well: held-out answers would choose among
+them by chance."""
 TEMPERATURES = np.geomspace(0.5, 2.0, 15)
 """Divisors of the logits that are tried on held-out answers."""
 N_FOLDS = 5

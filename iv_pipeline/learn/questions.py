@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import bdtrc
 
 from iv_pipeline.learn.groups import GroupTree, sheet
 
@@ -216,14 +217,12 @@ def _agreement(
     inside: csr_array, sizes: NDArray[np.int64], shown: NDArray[np.int64], p: NDArray[np.floating[Any]]
 ) -> NDArray[np.float64]:
     """Probability that enough of the images shown of each candidate have one value, shape ``(n_candidates,)``."""
-    from scipy.stats import binom
-
     predicted = csr_array(
         (np.ones(len(p), np.float32), p.argmax(axis=1), np.arange(len(p) + 1)), shape=p.shape
     )
     shares = (inside @ predicted).toarray() / sizes[:, None]
     needed = np.ceil(AGREED * shown - 1e-9)[:, None]
-    tails: NDArray[np.float64] = binom.sf(needed - 1, shown[:, None], shares.clip(0, 1)).sum(axis=1)
+    tails: NDArray[np.float64] = bdtrc(needed - 1, shown[:, None], shares.clip(0, 1)).sum(axis=1)
     return np.minimum(tails, 1.0)
 
 

@@ -45,10 +45,11 @@ def test_uncertain_groups_come_before_settled_ones() -> None:
 
 
 def test_a_group_whose_images_are_predicted_to_differ_is_asked_about_in_parts() -> None:
-    p = np.concatenate([one_sure_of(20, 0.7, 0), one_sure_of(20, 0.7, 1), one_sure_of(60, 0.9)])
-    whole, left, right = cluster(0, 40), cluster(0, 20), cluster(20, 40)
-    found = rank_questions([whole, left, right], {"type": p}, [], 2)
-    assert sorted(q.index for q in found) == [1, 2]
+    p = np.concatenate([*(one_sure_of(20, 0.7, value, 3) for value in range(3)), one_sure_of(200, 0.9, 0, 3)])
+    whole, parts = cluster(0, 60), [cluster(20 * i, 20 * i + 20) for i in range(3)]
+    found = rank_questions([whole, *parts], {"type": p}, [], 3)
+    assert sorted(q.index for q in found) == [1, 2, 3]
+    assert len(whole.members) <= MAX_SHARE * len(p) / 3  # it is not its size that rules it out
 
 
 def test_a_question_names_the_attributes_that_it_would_settle() -> None:
