@@ -17,8 +17,8 @@ from iv_pipeline.config import GROUPS, Settings
 from iv_pipeline.engine import ArrayBatches, map_rows
 from iv_pipeline.errors import Notice
 from iv_pipeline.learn.attributes import Answer, AttributeClassifier, votes_of
-from iv_pipeline.learn.groups import GroupTree, sheet
-from iv_pipeline.learn.questions import FIRST_GROUPS, Candidate, rank_questions, tree_candidates
+from iv_pipeline.learn.groups import sheet
+from iv_pipeline.learn.questions import Candidate, first_questions, rank_questions, tree_candidates
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.answers import ImageAnswers, read_answers, read_image_answers
 from iv_pipeline.storage.layout import NAMES
@@ -225,12 +225,16 @@ def review(
             names.append((name, number))
     position = {key: i for i, key in enumerate(names)}
     done = [position[d, c] for d, numbers in asked.clusters.items() for c in numbers if (d, c) in position]
+    known = np.zeros(len(paths), bool)
+    known[asked.images] = True
     questions = rank_questions(
         candidates,
         posterior_of(attributes, config.attributes),
         done,
         config.review.questions,
-        first=_first(tree, position),
+        first=first_questions(tree, nodes),
+        density=_density(joint_features),
+        known=known,
     )
     asking = []
     for question in questions:
@@ -259,11 +263,11 @@ def review(
     )
 
 
-def _first(tree: GroupTree, position: Mapping[tuple[str, int], int]) -> list[int]:
-    """Groups to ask about before anything is known, the largest first."""
-    cut = tree.cut(FIRST_GROUPS)
-    largest = cut[np.argsort(-tree.sizes[cut], kind="stable")]
-    return [position[GROUPS, int(node)] for node in largest if (GROUPS, int(node)) in position]
+def _density(joint_features: VectorTable) -> np.ndarray:
+    """How typical each image is, in (0, 1] by its distance to its neighbors; 0 for images without features."""
+    distances = joint_features.vectors("distances").to_array()
+    density: np.ndarray = np.nan_to_num(1 / (1 + distances.mean(axis=1)))
+    return density
 
 
 def posterior_of(attributes: pd.DataFrame, names: Mapping[str, object]) -> dict[str, np.ndarray]:

@@ -39,7 +39,7 @@ SUMMARISE = (
 _JOBS = {
     "prepare": (
         PREPARE,
-        "What is not partitioned and comes first: image index, views, quality of the pictures, joint features, outliers.",
+        "What is not partitioned and comes first: image index, views, pictures, joint features, outliers.",
     ),
     "full_pipeline": (FULL_PIPELINE, "One descriptor from Init to Final. Backfill it over all descriptors."),
     "recluster": (

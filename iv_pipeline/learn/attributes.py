@@ -18,11 +18,16 @@ MEMBER_WEIGHT = 0.1
 """Weight of an image that nobody looked at but whose group was answered, where one looked at counts 1."""
 MAX_MEMBERS = 200
 """Images of one group that vote without having been looked at: more say nothing new."""
-STRENGTHS = (1.0, 10.0)
-"""Inverse strengths of the penalty that are tried."""
-TEMPERATURES = np.geomspace(0.5, 2.0, 13)
+STRENGTH = 3.0
+"""Inverse strength of the penalty. Values from 1 to 10 do about equally well: held-out answers would choose among
+them by chance."""
+TEMPERATURES = np.geomspace(0.5, 2.0, 15)
+"""Divisors of the logits that are tried on held-out answers."""
 N_FOLDS = 5
 MAX_ROWS = 5_000
+"""Rows that a classifier is fitted to at most."""
+ABSENT = -20.0
+"""Logit of a class that a fold has no rows of."""
 MAX_ITERATIONS = 100
 TOLERANCE = 1e-3
 
@@ -125,7 +130,7 @@ def _overridden(answers: Sequence[Answer], n_rows: int) -> list[NDArray[np.int64
         (sizes[:, None] < sizes) | ((sizes[:, None] == sizes) & (order[:, None] > order))
     )
     return [
-        np.unique(np.concatenate([answers[j].members for j in np.flatnonzero(beats[:, i])]))
+        np.unique(np.concatenate([answers[j].members for j in np.flatnonzero(beats[:, i]).tolist()]))
         if beats[:, i].any()
         else np.empty(0, np.int64)
         for i in order
@@ -133,16 +138,18 @@ def _overridden(answers: Sequence[Answer], n_rows: int) -> list[NDArray[np.int64
 
 
 class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Multinomial logistic regression whose penalty and temperature are chosen on held-out answers.
+    """Multinomial logistic regression with a temperature (Guo et al. 2017) learned from held-out answers.
 
     Parameters
     ----------
     strengths
-        Inverse strengths of the penalty to choose from, as `C` of scikit-learn's LogisticRegression.
+        Inverse strengths of the penalty to choose from by the log-loss of held-out answers, as `C` of
+        `sklearn.linear_model.LogisticRegression`.
     n_folds
-        Folds of answers that are held out in turn; with fewer answers than that, the middle strength is taken.
+        Folds of answers that are held out in turn. With fewer than two answers for each, the middle strength is
+        taken and the temperature is 1.
     max_rows
-        Rows that it is fitted to at most, the heaviest first.
+        Rows that it is fitted to at most: the heaviest, evenly spaced ones where weights are equal.
 
     Attributes
     ----------
@@ -151,11 +158,20 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     C_
         The strength chosen.
     temperature_
-        Divides the logits, so that probabilities match the share of held-out answers that are right.
+        Divisor of the logits: halfway, on a logarithmic scale, between 1 and the one of the least log-loss on
+        held-out answers. These are answers about regions of which nothing else is known, and leave out what
+        people could not agree on, so that alone they mislead both ways.
+    coef_, intercept_
+        Of each class, before the temperature, shapes ``(n_classes, n_features)`` and ``(n_classes,)``.
+    n_features_in_
+        Number of features.
     """
 
     def __init__(
-        self, strengths: tuple[float, ...] = STRENGTHS, n_folds: int = N_FOLDS, max_rows: int = MAX_ROWS
+        self,
+        strengths: tuple[float, ...] = (STRENGTH,),
+        n_folds: int = N_FOLDS,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         self.strengths = strengths
         self.n_folds = n_folds
@@ -180,23 +196,26 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             Shape ``(n_votes,)``; None for equal weights.
         groups
             Answer that each label is from, shape ``(n_votes,)``; None if every row is an answer of its own.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows.
         """
+        if not len(y):
+            raise ValueError("y is empty: there are no labels to learn from")
         weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, np.float64)
         groups = np.arange(len(y)) if groups is None else np.asarray(groups)
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
-        if not len(self.classes_):
-            raise ValueError("no labels to learn from")
-        if len(y) > self.max_rows:
-            kept = np.sort(np.argsort(-weights, kind="stable")[: self.max_rows])
-            X, codes, weights, groups = X[kept], codes[kept], weights[kept], groups[kept]
-        self.n_features_in_ = X.shape[1]
-        X = np.asarray(X, np.float64)
-        self.C_, self.temperature_ = self._choose(X, codes, weights, groups)
-        self.coef_, self.intercept_ = self._fit_once(X, codes, weights, self.C_)
+        kept = _heaviest(weights, self.max_rows)
+        votes = _Labeled(np.asarray(X[kept], np.float64), codes[kept], weights[kept], groups[kept])
+        self.n_features_in_ = votes.X.shape[1]
+        self.C_, self.temperature_ = self._choose(votes)
+        self.coef_, self.intercept_ = _fit_logistic(votes, len(self.classes_), self.C_)
         return self
 
     def decision_function(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Logits over the temperature, shape ``(n_rows, n_classes)``."""
+        """Logits over the temperature, shape ``(n_rows, n_classes)``, whatever the number of classes."""
         logits: NDArray[np.float64] = (X @ self.coef_.T + self.intercept_) / self.temperature_
         return logits
 
@@ -205,54 +224,83 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return _softmax(self.decision_function(X))
 
     def predict(self, X: NDArray[np.floating[Any]]) -> NDArray[Any]:
-        """Most probable value of each row."""
+        """Most probable class of each row."""
         return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)])
 
-    def _fit_once(
-        self, X: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64], C: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coefficients and intercepts of all classes, those of classes without rows impossible."""
-        from sklearn.linear_model import LogisticRegression
-
-        coef = np.zeros((len(self.classes_), X.shape[1]))
-        present = np.unique(codes)
-        intercept = np.full(len(self.classes_), -np.inf)
-        intercept[present] = 0.0
-        if len(present) > 1:
-            model = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
-            model.fit(X, codes, sample_weight=weights)
-            both = len(present) == 2
-            coef[present] = np.vstack([-model.coef_ / 2, model.coef_ / 2]) if both else model.coef_
-            intercept[present] = (
-                np.concatenate([-model.intercept_ / 2, model.intercept_ / 2]) if both else model.intercept_
-            )
-        return coef, intercept
-
-    def _choose(
-        self,
-        X: NDArray[np.float64],
-        codes: NDArray[np.int64],
-        weights: NDArray[np.float64],
-        groups: NDArray[np.int64],
-    ) -> tuple[float, float]:
-        """Strength and temperature of the least log-loss on held-out answers."""
-        from sklearn.model_selection import GroupKFold
-
+    def _choose(self, votes: _Labeled) -> tuple[float, float]:
+        """Strength of the least log-loss on held-out answers, and temperature."""
         default = self.strengths[len(self.strengths) // 2]
-        if len(np.unique(groups)) < 2 * self.n_folds or len(self.classes_) < 2:
+        judged = votes.comparable(len(self.classes_))
+        if len(np.unique(votes.groups[judged])) < 2 * self.n_folds or len(self.classes_) < 2:
             return default, 1.0
+        fold = votes.folds(self.n_folds)
         found = []
-        folds = list(GroupKFold(self.n_folds).split(X, codes, groups))
         for C in self.strengths:
-            logits = np.empty((len(X), len(self.classes_)))
-            for train, test in folds:
-                coef, intercept = self._fit_once(X[train], codes[train], weights[train], C)
-                logits[test] = X[test] @ coef.T + np.maximum(intercept, -20)
-            losses = [_log_loss(logits / t, codes, weights) for t in TEMPERATURES]
+            logits = np.empty((len(votes.X), len(self.classes_)))
+            for i in range(self.n_folds):
+                coef, intercept = _fit_logistic(votes.take(fold != i), len(self.classes_), C)
+                logits[fold == i] = votes.X[fold == i] @ coef.T + intercept
+            losses = [_log_loss(logits[judged] / t, votes.codes[judged]) for t in TEMPERATURES]
             best = int(np.argmin(losses))
-            found.append((losses[best], C, float(TEMPERATURES[best])))
+            found.append((losses[best], C, float(np.sqrt(TEMPERATURES[best]))))
         _, C, temperature = min(found)
         return C, temperature
+
+
+class _Labeled(NamedTuple):
+    """Rows, codes of their classes, weights and answers."""
+
+    X: NDArray[np.float64]
+    codes: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    groups: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.bool_]) -> _Labeled:
+        """Some of the rows."""
+        return _Labeled(self.X[rows], self.codes[rows], self.weights[rows], self.groups[rows])
+
+    def folds(self, n_folds: int) -> NDArray[np.int64]:
+        """Fold of each row: answers stay whole, and those that give one class go to the folds in turn."""
+        _, first, answer = np.unique(self.groups, return_index=True, return_inverse=True)
+        fold = np.empty(len(first), np.int64)
+        fold[np.argsort(self.codes[first], kind="stable")] = np.arange(len(first)) % n_folds
+        return fold[answer]
+
+    def comparable(self, n_classes: int) -> NDArray[np.bool_]:
+        """Rows of full weight whose class another answer gives, too: others cannot be predicted if held out."""
+        pairs = np.unique(np.stack([self.codes, self.groups]), axis=1)
+        answers = np.bincount(pairs[0], minlength=n_classes)
+        full: NDArray[np.bool_] = (self.weights >= self.weights.max()) & (answers[self.codes] > 1)
+        return full
+
+
+def _heaviest(weights: NDArray[np.float64], n: int) -> NDArray[np.int64]:
+    """At most `n` rows of the greatest weights, ascending; of equal weights, evenly spaced ones."""
+    if len(weights) <= n:
+        return np.arange(len(weights))
+    limit = np.sort(weights)[-n]
+    above, equal = np.flatnonzero(weights > limit), np.flatnonzero(weights == limit)
+    spaced = equal[np.linspace(0, len(equal) - 1, n - len(above)).astype(np.int64)]
+    return np.sort(np.concatenate([above, spaced]))
+
+
+def _fit_logistic(
+    votes: _Labeled, n_classes: int, C: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coefficients and intercepts of all classes; those without rows are all but impossible."""
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(votes.codes)
+    coef = np.zeros((n_classes, votes.X.shape[1]))
+    intercept = np.full(n_classes, ABSENT)
+    intercept[present] = 0.0
+    if len(present) > 1:
+        model = LogisticRegression(C=C, tol=TOLERANCE, max_iter=MAX_ITERATIONS)
+        model.fit(votes.X, votes.codes, sample_weight=votes.weights)
+        signs = np.array([-0.5, 0.5]) if len(present) == 2 else np.ones(len(present))
+        coef[present] = model.coef_ * signs[:, None]
+        intercept[present] = model.intercept_ * signs
+    return coef, intercept
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -261,7 +309,7 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return powers
 
 
-def _log_loss(logits: NDArray[np.float64], codes: NDArray[np.int64], weights: NDArray[np.float64]) -> float:
-    """Weighted mean of the negative log-probability of the true class."""
+def _log_loss(logits: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
+    """Mean of the negative log-probability of the true class."""
     p = _softmax(logits)[np.arange(len(codes)), codes]
-    return float(np.average(-np.log(np.maximum(p, 1e-9)), weights=weights))
+    return float(-np.log(np.maximum(p, 1e-9)).mean())

@@ -199,10 +199,10 @@ def _children(merges: NDArray[np.float64], n_leaves: int) -> NDArray[np.int32]:
 
 
 def sheet(X: NDArray[np.float32], rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """At most `SHEET_SIZE` rows of a group to look at: random ones of the half nearest to its center, ascending.
+    """At most `SHEET_SIZE` rows of a group to look at: random ones of the quarter nearest its center, ascending.
 
-    The nearest ones of all would look alike and hide that a group is mixed; random ones of the whole group would
-    include strays that the answer is not about.
+    The nearest ones of all look alike, so that people agree on them although the group is mixed; among random
+    ones of the whole group are strays, so that people agree less often.
 
     Parameters
     ----------
@@ -217,6 +217,6 @@ def sheet(X: NDArray[np.float32], rows: NDArray[np.int64], seed: int) -> NDArray
         return rows
     own = X[rows].astype(np.float64)
     distance = np.square(own - own.mean(axis=0)).sum(axis=1)
-    core = rows[np.argsort(distance, kind="stable")[: max(SHEET_SIZE, len(rows) // 2)]]
+    core = rows[np.argsort(distance, kind="stable")[: max(SHEET_SIZE, len(rows) // 4)]]
     rng = np.random.default_rng([seed, len(rows), int(rows[0]), int(rows[-1])])
     return np.sort(rng.choice(core, SHEET_SIZE, replace=False))

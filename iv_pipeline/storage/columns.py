@@ -69,7 +69,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "image_path": "the image that is asked about; empty for a cluster",
         "images": "paths of the images to look at, at most 9, as JSON",
         "attributes": "that the answer would settle, the most first, separated by semicolons",
-        "gain": "images that the answer is expected to settle, over all attributes",
+        "gain": "images that the answer is expected to settle, on the mean of the attributes",
     },
     "clustering_trials": {
         "tried": "parameters as they were asked for, as JSON",
@@ -111,7 +111,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "glare_share": "share of the largest near-white blob that fades out",
         "sharpness": "log10 of the variance of the Laplacian over that of luma",
         "edge_share": "share of the middle that has a notable gradient",
-        "centre_difference": "colour distance of the centre from the border, 0 to 5",
+        "centre_difference": "color distance of the center from the nearest border, upper tercile, 0 to 5",
         "entropy": "of the luma histogram over its maximum, 0 to 1",
         "red": "mean in [0, 1]",
         "green": "mean in [0, 1]",
