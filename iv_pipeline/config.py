@@ -246,8 +246,8 @@ class ReviewConfig(Model):
     """Which questions people are asked about attributes."""
 
     questions: int = Field(25, ge=1)
-    """In `Final/review.csv`, best first: as many as a person answers in one sitting. The more there are, the smaller
-    the groups that are asked about."""
+    """In `Final/review.csv`, best first: as many as a person answers in one sitting. The more there are, the
+    smaller the groups that are asked about."""
 
 
 class InboxConfig(Model):

@@ -59,6 +59,7 @@ IN_ORDER = (
     "dagster job execute -m iv_pipeline.definitions -j prepare",
     ".venv/bin/iv-pipeline run vdc_color",
     "dagster asset materialize -m iv_pipeline.definitions --select report",
+    "dagster asset materialize -m iv_pipeline.definitions --select attributes,review",
     "dagster job execute -m iv_pipeline.definitions -j refit",
 )
 """Typed as they stand, one after another in one shell."""
@@ -248,6 +249,11 @@ def shown_as(asset: str, column: str) -> str:
     """How the page names a column; some tables have one for each criterion, kind of label or descriptor."""
     if asset == "ranking" and column.startswith("rank_"):
         return "rank_<criterion>"
+    attribute = column.removesuffix("_confidence")
+    if asset == "attributes" and attribute in ("type", "view", "color"):
+        return column.replace(attribute, "<attribute>")
+    if asset == "joint_features" and column.startswith("anomaly/"):
+        return "anomaly/<descriptor>"
     if asset == "image_index" and column.startswith("label_"):
         return "label_<kind>"
     return "<descriptor>" if asset == "disagreements" and column in PARTITIONS else column

@@ -58,7 +58,6 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "indices": "rows of the nearest neighbors, nearest first; −1 for rows without features",
         "distances": "to them, Euclidean",
         "embedding": "of the features by UMAP; NaN for rows without features",
-        "anomaly/": "how far the descriptor's vector is from all others; 1 is the threshold",
     },
     "groups": {"leaf": "smallest group that the image is in, a leaf of the tree; −1 without features"},
     "attributes": {"status": "ok, or why nothing can be said of the image"},
@@ -263,6 +262,7 @@ TEXT: frozenset[str] = frozenset(
 
 STARTING: dict[str, str] = {
     "label_": "true label of another kind",
+    "anomaly/": "how far the vector of that descriptor is from all others; 1 is the threshold",
     "rank_": "rank by that criterion, 1 is best",
 }
 
