@@ -64,10 +64,11 @@ def anomaly_scores(
     Returns
     -------
     numpy.ndarray
-        Shape ``(n_rows,)``, float32; NaN for rows that are not finite, and for all if at most two are.
+        Shape ``(n_rows,)``, float32; NaN for rows that are not finite. Of one or two rows none is unusual: 0.
     """
     scores = np.full(len(components), np.nan, np.float32)
     usable = np.flatnonzero(finite_rows(components))
+    scores[usable] = 0
     if len(usable) > 2:
         rows = components[usable]
         place, _ = _neighborhood_scores(rows, contamination, seed)
@@ -158,7 +159,8 @@ def outlier_verdict(
         None without pictures; where too few of them could be read (see `read_enough`), they take no part.
     anomaly
         Scores of every image by descriptor (see `anomaly_scores`), at least one, in the order of `quality`, shape
-        ``(n_images,)``; NaN for rows without a usable vector.
+        ``(n_images,)``; NaN for rows without a usable vector, which are flagged: what cannot be read should not
+        be trained on.
     contamination
         Largest share of the images that is flagged for its vectors; the strangest are, ties in order.
 
@@ -181,9 +183,9 @@ def outlier_verdict(
         raise ValueError(f"quality has {len(pictures)} rows, anomaly {len(scores)}")
     odds = np.zeros(len(scores)) if pictures is None else _odds(pictures["score"])
     excess = np.where(np.isnan(scores), -np.inf, scores)
-    has_vector = np.isfinite(excess).any(axis=1)
-    evidence = np.where(has_vector, np.hypot(odds, excess.max(axis=1, initial=0)), np.inf)
-    certain = (odds >= 1) | ~has_vector
+    has_vectors = np.isfinite(excess).all(axis=1)
+    evidence = np.where(has_vectors, np.hypot(odds, excess.max(axis=1, initial=0)), np.inf)
+    certain = (odds >= 1) | ~has_vectors
     flagged = certain | _strangest(np.where(certain, 0, evidence), contamination)
     score = 1 - 1 / (1 + evidence)
     score[~flagged] = np.minimum(score[~flagged], np.nextafter(0.5, 0))
@@ -233,8 +235,9 @@ def _vector_reasons(excess: NDArray[np.float64], is_bad: NDArray[np.bool_], name
     reasons = []
     for row, bad in zip(excess, is_bad, strict=True):
         unusual = [name for name, value in zip(names, row, strict=True) if value >= 1]
-        if not np.isfinite(row).any():
-            reasons.append(NO_VECTOR)
+        unusable = [name for name, value in zip(names, row, strict=True) if not np.isfinite(value)]
+        if unusable:
+            reasons.append(f"{NO_VECTOR}: {', '.join(unusable)}")
         elif unusual:
             reasons.append(f"unusual vectors: {', '.join(unusual)}")
         else:

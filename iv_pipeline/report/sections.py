@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,6 @@ _SWATCHES = {
     "pink": "#dc8fae",
     "brown": "#85603f",
 }
-_STRANGE = re.compile("far from every cluster of (.*)", re.DOTALL)
 _STATUS_ORDER = {"ok": 0, "noise": 1}
 
 
@@ -167,7 +165,7 @@ class OutlierCard:
     path: str
     score: float
     quality_score: float
-    descriptor_score: float
+    anomaly: float
     reasons: list[str]
     picture: str
     note: str
@@ -448,7 +446,7 @@ def outlier_cards(outliers: pd.DataFrame, archive: ImageStore | None) -> list[Ou
             path=str(row["image_path"]),
             score=number(row["score"]),
             quality_score=number(row["quality_score"]),
-            descriptor_score=number(row["descriptor_score"]),
+            anomaly=number(row["anomaly"]),
             reasons=_reasons(row["reasons"]),
             picture="" if picture is None else data_uri(picture),
             note=note,
@@ -468,13 +466,8 @@ def frequent_reasons(outliers: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _reasons(value: object) -> list[str]:
-    """The reasons one by one, descriptors that find an image strange in one line."""
-    given = [reason for reason in text(value).split("; ") if reason]
-    strange = [match[1] for reason in given if (match := _STRANGE.fullmatch(reason))]
-    others = [reason for reason in given if not _STRANGE.fullmatch(reason)]
-    if not strange:
-        return others
-    return [*others, f"far from every cluster of {', '.join(strange)}"]
+    """The reasons one by one."""
+    return [reason for reason in text(value).split("; ") if reason]
 
 
 def describe_quality(

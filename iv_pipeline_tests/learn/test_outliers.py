@@ -1,6 +1,4 @@
 import numpy as np
-import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -12,7 +10,6 @@ from iv_pipeline.learn.hierarchy import build_hierarchy
 from iv_pipeline.learn.neighbors import neighbor_graph
 from iv_pipeline.learn.outliers import (
     METHODS,
-    combine_outliers,
     flag,
     local_outlier_factor,
     score_outliers,
@@ -58,35 +55,3 @@ def test_no_more_are_flagged_than_expected_and_those_score_highest(
     assert flagged.sum() <= contamination * len(scores)
     if flagged.any():
         assert scores[flagged].min() > scores[~flagged].max()
-
-
-def frame(name: str, scores: list[float], flagged: list[bool]) -> pd.DataFrame:
-    reasons = [f"far from every cluster of {name}" if flag else "" for flag in flagged]
-    return pd.DataFrame({"image_path": ["a", "b", "c"], "score": scores, "reason": reasons})
-
-
-def test_a_bad_picture_leads_and_says_why() -> None:
-    quality = pd.DataFrame(
-        {
-            "image_path": ["c", "a"],
-            "score": [0.9, 0.0],
-            "reasons": ["dark: mean 0.02", ""],
-            "duplicate_group": [4, -1],
-        }
-    )
-    ranked = combine_outliers(
-        {"osnet": frame("osnet", [0.2, 0.6, 0.1], [False, True, False])}, quality, ["a", "b", "c"]
-    )
-    assert ranked["image_path"].tolist() == ["c", "b", "a"]
-    assert ranked["reasons"].tolist() == ["dark: mean 0.02", "far from every cluster of osnet", ""]
-    assert ranked["score"].iloc[0] == pytest.approx(1 - 0.1 * 0.9)
-
-
-def test_without_pictures_descriptors_decide_alone() -> None:
-    both = {
-        "x": frame("x", [0.2, 0.6, 0.1], [False, True, False]),
-        "y": frame("y", [0.4, 0.8, 0.1], [False, True, False]),
-    }
-    ranked = combine_outliers(both, None, ["a", "b", "c"])
-    assert ranked["score"].tolist() == pytest.approx([0.7, 0.3, 0.1])
-    assert ranked["reasons"].iloc[0] == "far from every cluster of x; far from every cluster of y"

@@ -233,7 +233,7 @@ def test_reasons_name_every_descriptor_and_the_fault(quality: pd.DataFrame) -> N
     reasons = outlier_verdict(quality, scores, 0.01)["reasons"]
     assert reasons[0] == "unusual vectors: osnet, vdc_type"
     assert reasons[1] == "unusual vectors: osnet"
-    assert reasons[2] == "no usable vector"
+    assert reasons[2] == "no usable vector: osnet, vdc_type"
     assert re.fullmatch(r"dark: mean brightness \d%; unusual vectors: osnet, vdc_type", reasons[dark])
 
 

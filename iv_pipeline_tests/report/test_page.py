@@ -179,12 +179,9 @@ def make(
         {
             "image_path": paths,
             "score": np.linspace(1, 0, n),
-            "reasons": [
-                "glare: a bright blob; far from every cluster of type; far from every cluster of color"
-            ]
-            + [""] * (n - 1),
+            "reasons": ["glare: a bright blob; unusual vectors: type, color"] + [""] * (n - 1),
             "quality_score": 0.3,
-            "descriptor_score": 0.2,
+            "anomaly": 0.2,
         }
     )
     return ReportData(
@@ -469,7 +466,7 @@ def test_scores_that_are_all_missing_render_as_dashes() -> None:
     for name in data.trials:
         data.trials[name][["predictability", "stability", "silhouette"]] = np.nan
         data.profiles[name][numbers] = np.nan
-    data.outliers[["score", "quality_score", "descriptor_score"]] = np.nan
+    data.outliers[["score", "quality_score", "anomaly"]] = np.nan
     data.comparison["adjusted_mutual_information"] = np.nan
     page = parse(render_report(data))
     assert "None of its clusterings could be scored" in page.text
@@ -505,11 +502,10 @@ def test_the_gallery_shows_the_most_suspicious_images_with_reasons() -> None:
     data = make()
     page = parse(render_report(data))
     assert len([a for a in page.all("li") if a.get("class") == "outlier"]) == MAX_OUTLIERS
-    assert "1 1.000 glare: a bright blob far from every cluster of type, color" in page.text
+    assert "1 1.000 glare: a bright blob unusual vectors: type, color" in page.text
     assert frequent_reasons(data.outliers) == [
         ("glare", 1),
-        ("far from every cluster of type", 1),
-        ("far from every cluster of color", 1),
+        ("unusual vectors", 1),
     ]
 
 
