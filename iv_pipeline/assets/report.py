@@ -28,7 +28,7 @@ from iv_pipeline.storage.versions import ModelSet, accepted
         ("pca", "clustering_trials", "cluster_profiles", "final", "changes", "projection", "evaluation"),
         PARTIAL,
     ),
-    code_version="5",
+    code_version="6",
 )
 def report(
     context: dg.AssetExecutionContext,
@@ -46,8 +46,10 @@ def report(
     projection: dict[str, pd.DataFrame],
     evaluation: dict[str, pd.DataFrame],
     crossings: pd.DataFrame,
+    attributes: pd.DataFrame,
+    review: pd.DataFrame,
 ) -> Result:
-    """One self-contained HTML page: the verdict, the clusters with their pictures, the outliers."""
+    """One self-contained HTML page: what is known of the images, clusters with their pictures, outliers."""
     models = accepted(settings.data_root)
     data = ReportData(
         summary=summary,
@@ -66,6 +68,8 @@ def report(
         crossings=crossings,
         later=None if models is None else _later(settings, models),
         archive=open_delivery(settings).archive(),
+        attributes=attributes,
+        review=review,
         notices=[*notices_of(image_index), *notices_of(image_quality)],
     )
     page = render_report(data)

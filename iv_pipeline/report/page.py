@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iv_pipeline.report.answers import describe_answers
 from iv_pipeline.report.delivery import describe_delivery
 from iv_pipeline.report.later import Later, describe_later
 from iv_pipeline.report.maps import images_of, pack_text, points_of
@@ -74,6 +75,8 @@ class ReportData:
         The delivery's images; None where there are only descriptors.
     notices
         Sentences about the delivery.
+    attributes, review
+        Frames of these stages; None if there are none.
     """
 
     summary: pd.DataFrame
@@ -93,6 +96,8 @@ class ReportData:
     later: Later | None = None
     archive: ImageStore | None = None
     notices: list[str] = field(default_factory=list)
+    attributes: pd.DataFrame | None = None
+    review: pd.DataFrame | None = None
 
     @property
     def descriptors(self) -> list[str]:
@@ -123,6 +128,7 @@ def render_report(data: ReportData) -> str:
         library=library,
         images=images,
         labels=[label["title"] for label in images["labels"]],
+        answers=describe_answers(data.attributes, data.review),
         verdict=judge(data.summary),
         about=describe_delivery(data.notices, data.final),
         changes=changes_of(data.changes, data.summary),

@@ -1,4 +1,4 @@
-"""The answer that the page opens with: which descriptor and configuration label best, and why."""
+"""Which descriptor agrees best with the others, in which configuration, and why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ALGORITHM_NAMES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What labels best, in plain words."""
+    """What agrees best, in plain words."""
 
     descriptor: str
     configuration: str

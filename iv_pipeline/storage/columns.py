@@ -229,7 +229,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "disagreement": "in bits: large if hardly any other image lies in the same clusters of two descriptors"
     },
     "summary": {
-        "rank": "1 labels best",
+        "rank": "1 agrees best with the other descriptors",
         "strength": "predictability with the panel of judges taken out",
         "combining_gain": "of a combination over the best of its descriptors, judge by judge",
         "criterion": "by which it was chosen",

@@ -208,7 +208,7 @@ def page(html: str) -> Page:
 
 
 def test_the_page_opens_with_which_descriptor_labels_best_and_why(page: Page) -> None:
-    first = page.text.index("type labels best")
+    first = page.text.index("type agrees best with the other descriptors")
     assert first < page.text.index("strength 0.600") < page.text.index("next is color with 0.500")
     assert "reason of type" in page.text
     facts = "Images 80 Clusters to name 4 Flagged as outliers 2 2.5 % Unusable rows 0 Descriptors 2"
@@ -415,7 +415,7 @@ def test_stages_that_have_not_run_are_told_and_the_rest_is_shown(part: str, left
         "projection": "There is no map of this descriptor yet",
     }
     assert page.text.count(told[part]) == 2 - len(left)
-    assert "type labels best" in page.text
+    assert "type agrees best with the other descriptors" in page.text
     maps = [image for image in page.all("img") if (image["alt"] or "").startswith("Map of")]
     assert len(maps) == (len(left) if part in {"final", "projection"} else 2)
 
@@ -425,7 +425,9 @@ def test_what_is_odd_about_the_delivery_is_told_before_the_summary_and_never_as_
     data.final["type"].loc[:3, "status"] = "unusable: all zero"
     text = parse(render_report(data)).text
     about = text.index("labels.csv: lies beside <b>the delivery</b> and is not used")
-    assert text.index("type labels best") < about < text.index("unusable: all zero")
+    assert (
+        text.index("type agrees best with the other descriptors") < about < text.index("unusable: all zero")
+    )
     assert about < text.rindex("Summary")
 
 
@@ -578,3 +580,27 @@ def test_data_uris_name_the_format_of_the_picture() -> None:
 
 def test_the_same_data_give_the_same_page(html: str) -> None:
     assert render_report(make()) == html
+
+
+def test_the_page_opens_with_what_is_settled() -> None:
+    data = make()
+    paths = data.outliers["image_path"]
+    sure = np.where(np.arange(len(paths)) % 4 == 0, 0.5, 0.97)
+    attributes = pd.DataFrame(
+        {"image_path": paths, "type": "van", "type_confidence": sure, "view": "", "view_confidence": 0.0}
+    )
+    review = pd.DataFrame({"kind": ["cluster"] * 7})
+    page = parse(render_report(replace(data, attributes=attributes, review=review)))
+    assert "Settled: type 75\N{NO-BREAK SPACE}%, view 0.0\N{NO-BREAK SPACE}%" in page.text
+    assert f"type van {len(paths)}" in page.text
+    assert "7 questions that settle most" in page.text
+
+
+def test_before_any_answer_the_page_says_that_questions_are_ready() -> None:
+    data = make()
+    attributes = pd.DataFrame({"image_path": data.outliers["image_path"], "type": "", "type_confidence": 0.0})
+    page = parse(
+        render_report(replace(data, attributes=attributes, review=pd.DataFrame({"kind": ["cluster"]})))
+    )
+    assert "1 questions are ready" in page.text or "1 question is ready" in page.text
+    assert "Nothing has been answered yet, so type of the images is unknown" in page.text
