@@ -113,11 +113,7 @@ def _load_attribute_labeller(
             where=root / file_of("joint_features"),
             fix="materialize 'joint_features' and 'groups'",
         )
-    if others := [name for name in descriptors if name not in model.joint.reductions]:
-        raise InputError(
-            f"{others[0]} has no joint features, as combinations have none",
-            fix=f"choose some of {', '.join(model.joint.reductions)}",
-        )
+    model.require(descriptors)
     return AttributeLabeller({name: unpack_labeller(of_one) for name, of_one in stored.items()}, model)
 
 

@@ -250,7 +250,11 @@ def test_a_batch_gets_the_attributes_that_the_python_interface_gives(again: Agai
 def test_an_image_that_was_known_keeps_what_people_said_of_it(again: Again) -> None:
     pipeline = again()
     paths = pipeline.read("image_index")["image_path"]
-    said = {"image_path": [paths[3], paths[5]], "type": ["tractor", ""], "is_outlier": ["", "yes"]}
+    said = {
+        "image_path": [paths[3], paths[4], paths[5]],
+        "type": ["tractor", "lorry", ""],
+        "is_outlier": ["", "", "yes"],
+    }
     write_answers(pipeline, "images", pd.DataFrame(said))
     pipeline.send("monday", range(20), noise=0)
     label(pipeline, "monday")

@@ -122,9 +122,10 @@ def _answers(
             "materialize 'joint_features' and 'groups', and this batch again",
         )
         return None, [Notice("is not there, and batches get no attributes.csv", where=where, fix=fix)]
-    known = {name: frame for name, frame in labels.items() if name in model.joint.reductions}
+    came = (name for name in labels if name in batch.descriptors)
+    known = {name: labels[name] for name in came if model.takes(name, batch.vectors(name).shape[1])}
     if not known:
-        what = f"no descriptor of batch {batch.name} is in it, and the batch gets no attributes.csv"
+        what = f"is of no descriptor of batch {batch.name}, which gets no attributes.csv"
         fix = "materialize 'joint_features' and 'groups' again"
         return None, [Notice(what, where=file_of("joint_features"), fix=fix)]
     frame = _by_all(model, batch, known)

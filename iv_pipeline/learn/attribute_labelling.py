@@ -15,7 +15,7 @@ from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.learn.verdict import NO_VECTOR, UNUSUAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -65,9 +65,15 @@ class AttributeModel:
         Raises
         ------
         InputError
-            If a descriptor has no joint features, or as many features as no vector of the fit.
+            If a descriptor has no joint features, or other vectors than those of the fit.
         """
-        self._require(matrices)
+        self.require(matrices)
+        for name, matrix in matrices.items():
+            if not self.takes(name, matrix.shape[1]):
+                raise InputError(
+                    f"the joint features are not of vectors of {name} with {matrix.shape[1]:,} features",
+                    fix="materialize 'joint_features' and 'groups' again",
+                )
         components = {}
         for name, matrix in matrices.items():
             components[name] = self.joint.reductions[name].components(matrix)
@@ -88,20 +94,24 @@ class AttributeModel:
         }
         return pd.DataFrame(columns)
 
-    def _require(self, matrices: Mapping[str, BatchedMatrix]) -> None:
-        for name, matrix in matrices.items():
-            reduction = self.joint.reductions.get(name)
-            if reduction is None:
-                raise InputError(
-                    f"{name} has no joint features, as combinations have none",
-                    fix=f"choose some of {', '.join(self.joint.reductions)}",
-                )
-            if matrix.shape[1] != reduction.n_features:
-                raise InputError(
-                    f"the joint features are of {reduction.n_features:,} features of {name}, and the vectors have "
-                    f"{matrix.shape[1]:,}",
-                    fix="materialize 'joint_features' again",
-                )
+    def takes(self, descriptor: str, n_features: int) -> bool:
+        """Whether the joint features are of that descriptor, with vectors of that length."""
+        reduction = self.joint.reductions.get(descriptor)
+        return reduction is not None and reduction.n_features == n_features
+
+    def require(self, descriptors: Iterable[str]) -> None:
+        """Refuse descriptors that the joint features are not of.
+
+        Raises
+        ------
+        InputError
+            If there are any.
+        """
+        if others := [name for name in descriptors if name not in self.joint.reductions]:
+            raise InputError(
+                f"{others[0]} has no joint features, as combinations have none",
+                fix=f"choose some of {', '.join(self.joint.reductions)}",
+            )
 
 
 @dataclass(frozen=True)

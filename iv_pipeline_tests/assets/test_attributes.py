@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from upath import UPath
 
 from iv_pipeline.answering import tree_of
+from iv_pipeline.storage.tables import read_table, table_from_arrays, write_table
 from iv_pipeline_tests.conftest import N_GROUPS, N_IMAGES, Finished, Pipeline, reasons
 
 if TYPE_CHECKING:
@@ -150,6 +152,20 @@ def test_answers_about_what_is_not_there_are_told(pipeline: Pipeline) -> None:
     notices = str(event.materialization.metadata["notices"].value)
     assert "answers about 999 count for nothing" in notices
     assert "1 images are not in the delivery" in notices or "1 image is not in the delivery" in notices
+
+
+def test_answers_about_clusters_of_other_images_wait(pipeline: Pipeline) -> None:
+    answer_clusters(pipeline, "group")
+    path = UPath(pipeline.path("clusters", "vdc_type"))
+    before = read_table(path)
+    fewer = {name: before.column(name).slice(1) for name in ("image_path", "cluster")}
+    write_table(table_from_arrays(fewer), path)
+    result = pipeline.run("answer")
+    assert result.success, reasons(result)
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key.path == ["attributes"]]
+    notices = str(event.materialization.metadata["notices"].value)
+    assert "the clusters of vdc_type are of other images than the joint features" in notices
+    assert (pipeline.read("attributes")["group"] == "").all()
 
 
 def test_groups_stay_while_answers_refer_to_them(pipeline: Pipeline) -> None:
