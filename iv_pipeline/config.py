@@ -60,6 +60,8 @@ OWN_FILE = "delivery.yaml"
 
 GROUPS, IMAGES = "groups", "images"
 """Names of files of answers that are not about the clusters of a descriptor."""
+ATTRIBUTES = "attributes"
+"""Name of the CSV beside those of the descriptors that has the answers for every image."""
 RESERVED = frozenset(
     {
         "image_path",
@@ -347,6 +349,8 @@ class PipelineConfig(Model):
                 raise ValueError(
                     f"{name!r} cannot be a partition: Names/{name}.csv has answers of another kind"
                 )
+            if name == ATTRIBUTES:
+                raise ValueError(f"{name!r} cannot be a partition: Final/{name}.csv is of all descriptors")
         for name, combination in self.combinations.items():
             if name in self.descriptors:
                 raise ValueError(f"{name!r} is both a descriptor and a combination; rename one of them")

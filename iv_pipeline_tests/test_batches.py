@@ -28,6 +28,13 @@ from iv_pipeline.storage import versions
 from iv_pipeline.storage.hand_off import read_csv
 from iv_pipeline.storage.inbox import fingerprint_of
 from iv_pipeline.storage.tables import read_table
+from iv_pipeline_tests.assets.test_attributes import (
+    answer,
+    answer_clusters,
+    refresh,
+    truth_of,
+    write_answers,
+)
 from iv_pipeline_tests.conftest import CONFIG, N_IMAGES, PARTITIONS, reasons
 
 if TYPE_CHECKING:
@@ -217,6 +224,84 @@ def test_a_run_whose_batch_was_changed_under_it_is_started_again_and_one_that_fa
     (folder / "descriptors" / "vdc_type.pickle").write_bytes(b"\x80\x04")
     said = run_of(pipeline, "monday", fingerprint_of(UPath(folder), "_SUCCESS"))
     assert "ended without a result; correct what it names" in str(said)
+
+
+# ── attributes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_batch_gets_the_attributes_that_the_python_interface_gives(again: Again) -> None:
+    pipeline = again()
+    answer_clusters(pipeline, "type")
+    folder = pipeline.send("monday", range(50))
+    label(pipeline, "monday")
+    found = labels_of(pipeline, "monday", "attributes")
+    files = {name: folder / "descriptors" / f"{name}.pickle" for name in PARTITIONS[:2]}
+    vectors = {name: pickle.loads(file.read_bytes()) for name, file in files.items()}
+    expected = load_labeller(pipeline.root, list(vectors)).label(vectors)
+    assert found.columns.to_list() == ["image_path", *expected, "duplicate_of", "model_version"]
+    pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=1e-5, check_dtype=False)
+    assert found["image_path"].to_list() == labels_of(pipeline, "monday")["image_path"].to_list()
+    assert (found["model_version"] == 1).all()
+    truth = truth_of(pipeline.read("image_index")["image_path"])["group"].to_numpy()[:50]
+    assert (found["type"].to_numpy() == truth).mean() > 0.9
+    assert facts_of(pipeline, "monday")["attributes"] == ["type", "view", "color"]
+
+
+def test_an_image_that_was_known_keeps_what_people_said_of_it(again: Again) -> None:
+    pipeline = again()
+    paths = pipeline.read("image_index")["image_path"]
+    said = {
+        "image_path": [paths[3], paths[4], paths[5]],
+        "type": ["tractor", "lorry", ""],
+        "is_outlier": ["", "", "yes"],
+    }
+    write_answers(pipeline, "images", pd.DataFrame(said))
+    pipeline.send("monday", range(20), noise=0)
+    label(pipeline, "monday")
+    found = labels_of(pipeline, "monday", "attributes")
+    assert found["duplicate_of"].to_list() == paths[:20].to_list()
+    assert (found["type"][3], found["type_confidence"][3]) == ("tractor", 1)
+    assert found["type_confidence"][5] < 1
+    assert (found["is_outlier"][5], found["reasons"][5]) == (True, "a person says so")
+
+
+def test_a_fit_without_joint_features_labels_without_attributes_and_says_so(again: Again) -> None:
+    pipeline = again()
+    pipeline.send("monday", range(20))
+    label(pipeline, "monday")
+    pipeline.path("joint_features").unlink()
+    result = pipeline.run("label_batch", "monday")
+    assert result.success, reasons(result)
+    found = {path.name for path in (pipeline.root / "Final" / "batches" / "monday").iterdir()}
+    assert found == {"batch.json", "vdc_type.csv", "vdc_color.csv"}
+    assert facts_of(pipeline, "monday")["attributes"] is None
+    (event,) = [
+        e for e in result.get_asset_materialization_events() if e.asset_key.path == ["labelled_batch"]
+    ]
+    assert "materialize 'joint_features'" in str(event.materialization.metadata["notices"].value)
+
+
+def test_answers_survive_a_refit(again: Again) -> None:
+    pipeline = again(attributes={"group": None, "parity": ["even", "odd"]})
+    refresh(pipeline)
+    answer(pipeline, 12)
+    paths = pipeline.read("image_index")["image_path"]
+    write_answers(pipeline, "images", pd.DataFrame({"image_path": [paths[3]], "group": ["tractor"]}))
+    refresh(pipeline)
+    before = pipeline.read("attributes")
+    joining = range(0, N_IMAGES, 3)
+    pipeline.send("monday", joining)
+    label(pipeline, "monday")
+    assert refit(pipeline)["accepted"].all()
+    after = pipeline.read("attributes")
+    new = labels_of(pipeline, "monday")["image_path"]
+    assert after["image_path"].to_list() == [*paths, *new]
+    truth = truth_of(paths)
+    truth = pd.concat([truth, truth.iloc[list(joining)]])
+    for name in truth.columns:
+        assert (after[name].to_numpy() == truth[name].to_numpy()).mean() > 0.9, name
+        assert (after[name][:N_IMAGES] == before[name]).mean() > 0.95, name
+    assert (after["group"][3], after["group_confidence"][3]) == ("tractor", 1)
 
 
 # ── images that are known ────────────────────────────────────────────────────────────────────────────────────
@@ -669,7 +754,7 @@ def test_labels_of_descriptors_that_no_longer_come_are_removed(again: Again) -> 
     pipeline.send("monday", range(25), descriptors=("vdc_color",))
     label(pipeline, "monday")
     found = {path.name for path in (pipeline.root / "Final" / "batches" / "monday").iterdir()}
-    assert found == {"batch.json", "vdc_color.csv"}
+    assert found == {"attributes.csv", "batch.json", "vdc_color.csv"}
 
 
 def test_names_that_people_give_later_are_in_the_labels_of_batches(again: Again) -> None:

@@ -46,6 +46,7 @@ def test_a_few_lines_are_enough(tmp_path: Path) -> None:
         (MINIMAL + "delivery: {identity: '['}", "identity is no regular expression"),
         (MINIMAL + "delivery: {identity: 'abc'}", "identity needs a group"),
         ("descriptors: {'../x': a.pickle}", "cannot be a partition"),
+        ("descriptors: {attributes: a.pickle}", "Final/attributes.csv is of all descriptors"),
         ("descriptors: {}", "descriptors"),
         ("{unclosed", "is no YAML"),
         (

@@ -161,10 +161,10 @@ def test_python_of_the_readme_runs_on_a_finished_data_root(
     (tmp_path / "data").symlink_to(finished.pipeline.root)
     monkeypatch.chdir(tmp_path)
     vectors = finished.pipeline.matrix("vdc_type")[:7]
-    variables = {"vectors": vectors}
+    variables = {"vectors": vectors, "color_vectors": finished.pipeline.matrix("vdc_color")[:7]}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), variables)  # noqa: S102  (our own page)
-    assert len(variables["labels"]) == len(vectors)
+    assert len(variables["labels"]) == len(variables["answers"]) == len(vectors)
     final = finished.pipeline.read("final", "vdc_type")
     np.testing.assert_array_equal(pd.DataFrame(variables["labels"])["cluster"], final["cluster"][:7])
 

@@ -13,6 +13,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import load_labeller
 from iv_pipeline.learn.clustering import ALGORITHMS
 from iv_pipeline.storage.tables import read_table, table_from_arrays, write_table
+from iv_pipeline_tests.assets.test_attributes import answer_clusters, truth_of
 from iv_pipeline_tests.conftest import PARTITIONS, Finished, Pipeline, reasons
 
 FIT = (
@@ -173,3 +174,109 @@ def test_new_images_get_the_names_that_people_gave(finished: Finished) -> None:
     assert set(labels.loc[labels["cluster"] == 0, "name"]) == {"white saloons"}
     expected = pipeline.read("final", "vdc_type")["name"].fillna("")
     assert np.mean(labels["name"] == expected) >= 0.99
+
+
+# ── attributes, by several descriptors ───────────────────────────────────────────────────────────────────────
+
+SEVERAL = list(PARTITIONS[:2])
+ANSWERS = [
+    *("type", "type_confidence", "view", "view_confidence", "color", "color_confidence"),
+    *("is_outlier", "outlier_score", "reasons", "status"),
+]
+
+
+@pytest.fixture
+def answered(again: Callable[..., Pipeline]) -> Pipeline:
+    """A finished pipeline whose clusters of vdc_type people have said the type of."""
+    pipeline = again()
+    answer_clusters(pipeline, "type")
+    return pipeline
+
+
+def test_images_of_the_fit_get_the_attributes_that_they_have(answered: Pipeline) -> None:
+    result = answered.run("answer")
+    assert result.success, reasons(result)
+    expected = answered.read("attributes")
+    found = load_labeller(answered.root, SEVERAL).label({name: answered.matrix(name) for name in SEVERAL})
+    assert found.columns.to_list() == ANSWERS == expected.columns.to_list()[1:]
+    known = found["status"] == "ok"
+    assert known.mean() > 0.95
+    assert (found.loc[known, "type"] == expected.loc[known, "type"]).all()
+    np.testing.assert_allclose(
+        found.loc[known, "type_confidence"], expected.loc[known, "type_confidence"], atol=1e-4
+    )
+    assert (found["view"] == "").all()
+    assert (found["view_confidence"] == 0).all()
+
+
+def test_descriptors_that_do_not_come_say_nothing(answered: Pipeline) -> None:
+    labeller = load_labeller(answered.root, SEVERAL)
+    truth = truth_of(answered.read("image_index")["image_path"])["group"].to_numpy()
+    rng = np.random.default_rng(0)
+    for name in SEVERAL:
+        X = answered.matrix(name)
+        noise = rng.normal(size=X.shape) * 0.1 * X.std(axis=0)
+        found = labeller.label({name: (X + noise).astype(np.float32)})
+        assert (found["type"].to_numpy() == truth).mean() > 0.9, name
+
+
+def test_before_any_answer_new_images_have_no_values(finished: Finished) -> None:
+    pipeline = finished.pipeline
+    found = load_labeller(pipeline.root, SEVERAL).label({name: pipeline.matrix(name) for name in SEVERAL})
+    assert (found[["type", "view", "color"]] == "").all(axis=None)
+    assert (found[["type_confidence", "view_confidence", "color_confidence"]] == 0).all(axis=None)
+
+
+def test_of_what_every_descriptor_refuses_nothing_is_claimed(answered: Pipeline) -> None:
+    X = {name: answered.matrix(name)[:4].copy() for name in SEVERAL}
+    for name in SEVERAL:
+        X[name][1] = np.nan
+        X[name][2:] += 8 * answered.matrix(name).std(axis=0)
+    X["vdc_type"][3] = answered.matrix("vdc_type")[3]  # strange in one descriptor alone
+    labels = load_labeller(answered.root, SEVERAL).label(X)
+    assert labels["status"].str.partition(":")[0].to_list() == ["ok", "unusable", "unknown", "ok"]
+    assert (labels["type"] != "").to_list() == [True, False, False, True]
+    assert (labels["type_confidence"] > 0).to_list() == [True, False, False, True]
+    assert labels["is_outlier"].to_list()[1:] == [True] * 3
+    assert labels["reasons"].to_list()[1:] == [
+        "no usable vector: vdc_type, vdc_color",
+        "unusual vectors: vdc_type, vdc_color",
+        "unusual vectors: vdc_color",
+    ]
+
+
+def test_the_verdict_by_several_descriptors_is_that_of_the_strictest(answered: Pipeline) -> None:
+    X = {name: answered.matrix(name) for name in SEVERAL}
+    found = load_labeller(answered.root, SEVERAL).label(X)
+    each = [load_labeller(answered.root, name).label(X[name]) for name in SEVERAL]
+    assert found.equals(load_labeller(answered.root, SEVERAL, version=1).label(X))
+    assert (found["is_outlier"] == (each[0]["is_outlier"] | each[1]["is_outlier"])).all()
+    assert (found["outlier_score"] == np.maximum(each[0]["outlier_score"], each[1]["outlier_score"])).all()
+    assert ((found["reasons"] != "") == found["is_outlier"]).all()
+
+
+def test_vectors_that_cannot_be_joined_end_in_one_sentence(finished: Finished) -> None:
+    root, X = finished.pipeline.root, finished.pipeline.matrix("vdc_type")
+    labeller = load_labeller(root, SEVERAL)
+    with pytest.raises(
+        InputError, match="'osnet' is none of the descriptors; give vectors of some of vdc_type"
+    ):
+        labeller.label({"osnet": X})
+    with pytest.raises(InputError, match="different numbers of vectors: 7 of vdc_type, 5 of vdc_color"):
+        labeller.label({"vdc_type": X[:7], "vdc_color": finished.pipeline.matrix("vdc_color")[:5]})
+    with pytest.raises(InputError, match="there are no vectors"):
+        labeller.label({})
+    with pytest.raises(InputError, match=r"has no joint features, .*; choose some of vdc_type, vdc_color"):
+        load_labeller(root, list(PARTITIONS))
+    with pytest.raises(InputError, match="there are no descriptors"):
+        load_labeller(root, [])
+
+
+def test_a_fit_without_joint_features_says_what_to_do(again: Callable[..., Pipeline]) -> None:
+    pipeline = again()
+    pipeline.path("joint_features").unlink()
+    with pytest.raises(InputError, match="materialize 'joint_features' and 'groups'"):
+        load_labeller(pipeline.root, SEVERAL)
+    pipeline.path("attributes").unlink()
+    with pytest.raises(InputError, match=r"attributes\.csv: is not there; materialize 'attributes'"):
+        load_labeller(pipeline.root, SEVERAL)

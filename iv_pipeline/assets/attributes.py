@@ -2,53 +2,25 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.answering import FitTables, read_asked, tree_of
 from iv_pipeline.assets.final import overrule, verdict_on
 from iv_pipeline.assets.image_index import require_same_images
-from iv_pipeline.assets.joint_features import tree_of
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import GROUPS, Settings
-from iv_pipeline.engine import ArrayBatches, map_rows
-from iv_pipeline.errors import Notice
-from iv_pipeline.learn.attributes import Answer, AttributeClassifier, votes_of
+from iv_pipeline.learn.attribute_labelling import UNUSABLE
+from iv_pipeline.learn.attributes import Answer, fit_votes, predict_values, votes_on
 from iv_pipeline.learn.groups import sheet
 from iv_pipeline.learn.questions import Candidate, first_questions, rank_questions, tree_candidates
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.storage.answers import ImageAnswers, read_answers, read_image_answers
-from iv_pipeline.storage.layout import NAMES
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
-UNUSABLE = "unusable: no descriptor has a usable vector"
 REVIEW_COLUMNS = ("kind", "descriptor", "cluster", "image_path", "images", "attributes", "gain")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What people have been asked about images of the fit, and what they said.
-
-    Attributes
-    ----------
-    answers
-        By attribute, also those that left it open.
-    clusters
-        By descriptor, or `groups`, the clusters that were asked about.
-    images
-        Rows that were asked about alone.
-    notices
-        What is odd about the files.
-    """
-
-    answers: Mapping[str, list[Answer]]
-    clusters: Mapping[str, frozenset[int]]
-    images: np.ndarray
-    single: ImageAnswers
-    notices: list[Notice]
 
 
 @stage(
@@ -75,7 +47,8 @@ def attributes(
     require_same_images(image_index, joint_features.column(IMAGE_PATH).to_pandas(), "joint_features")
     X = joint_features.vectors("features").to_array()
     usable = finite_rows(X)
-    asked = read_asked(settings, paths, joint_features, groups, clusters)
+    fit = FitTables(joint_features, groups, clusters)
+    asked = read_asked(settings.data_root, settings.config.attributes, fit, settings.config.seed)
     columns: dict[str, Any] = {IMAGE_PATH: paths}
     for name in settings.config.attributes:
         value, confidence = _predict(asked.answers.get(name, []), X, usable)
@@ -104,93 +77,10 @@ def _settled(frame: pd.DataFrame, attribute: str) -> float:
     return float((frame[f"{attribute}_confidence"] >= 0.95).mean())
 
 
-def read_asked(
-    settings: Settings,
-    paths: "pd.Series[str]",
-    joint_features: VectorTable,
-    groups: VectorTable,
-    clusters: Mapping[str, VectorTable],
-) -> Asked:
-    """The files in `Names`, as answers about rows."""
-    config, root = settings.config, settings.data_root
-    answers: dict[str, list[Answer]] = {name: [] for name in config.attributes}
-    asked: dict[str, frozenset[int]] = {}
-    notices: list[Notice] = []
-    embedding = joint_features.vectors("embedding").to_array()
-    for name in [GROUPS, *clusters]:
-        given = read_answers(root, name, config.attributes)
-        notices += given.notices
-        asked[name] = given.asked
-        if not given.asked:
-            continue
-        members = _members_of(name, given.asked, groups, clusters)
-        gone = [number for number in sorted(given.asked) if not len(members[number])]
-        if gone:
-            notices.append(_gone(name, gone))
-        for number in sorted(given.asked - set(gone)):
-            rows = members[number]
-            shown = sheet(embedding, rows, config.seed)
-            for attribute, values in answers.items():
-                values.append(Answer(rows, shown, given.said.get(attribute, {}).get(number)))
-    single = read_image_answers(root, config.attributes)
-    notices += single.notices
-    row_of = pd.Series(np.arange(len(paths)), index=paths)
-    unknown = [path for path in single.asked | single.outliers.keys() if path not in row_of.index]
-    if unknown:
-        notices.append(_unknown(unknown))
-    images = row_of.reindex(sorted(single.asked)).dropna().to_numpy(np.int64)
-    for attribute, values in answers.items():
-        of_images = single.said.get(attribute, {})
-        for row in images:
-            value = of_images.get(paths.iloc[row])
-            if value is not None:
-                values.append(Answer(np.array([row]), np.array([row]), value))
-    return Asked(answers, asked, images, single, notices)
-
-
-def _members_of(
-    name: str, numbers: frozenset[int], groups: VectorTable, clusters: Mapping[str, VectorTable]
-) -> dict[int, np.ndarray]:
-    if name == GROUPS:
-        tree = tree_of(groups)
-        none = np.empty(0, np.int64)
-        return {n: tree.members(n) if 0 <= n < tree.n_nodes else none for n in numbers}
-    cluster = clusters[name].column("cluster").to_numpy()
-    return {n: np.flatnonzero(cluster == n) if n >= 0 else np.empty(0, np.int64) for n in numbers}
-
-
-def _gone(name: str, numbers: Sequence[int]) -> Notice:
-    some = ", ".join(map(str, numbers[:5])) + (" and others" if len(numbers) > 5 else "")
-    return Notice(
-        f"answers about {some} count for nothing: there are no such clusters",
-        where=NAMES.format(descriptor=name),
-        fix="remove these lines, or correct the numbers",
-    )
-
-
-def _unknown(paths: Sequence[str]) -> Notice:
-    return Notice(
-        f"{len(paths):,} images are not in the delivery, such as {min(paths)!r}",
-        where=NAMES.format(descriptor="images"),
-        fix="write their paths as in Final/attributes.csv",
-    )
-
-
 def _predict(answers: Sequence[Answer], X: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Value and confidence of every image; what people say of a single image is certain."""
-    value, confidence = np.full(len(X), "", object), np.zeros(len(X), np.float32)
-    votes = votes_of(
-        [answer for answer in answers if not answer.is_fact or usable[answer.members[0]]], len(X)
-    )
-    learned = usable[votes.rows]
-    if learned.any():
-        rows = votes.rows[learned]
-        model = AttributeClassifier().fit(
-            X[rows], votes.labels[learned], votes.weights[learned], votes.groups[learned]
-        )
-        p = np.concatenate(list(map_rows(model.predict_proba, ArrayBatches(X[usable]))))
-        value[usable] = model.classes_[p.argmax(axis=1)]
-        confidence[usable] = p.max(axis=1)
+    votes = votes_on(answers, usable)
+    value, confidence = predict_values(fit_votes(votes, X[votes.rows]), X, usable)
     for answer in answers:
         if answer.is_fact and answer.value is not None:
             value[answer.members], confidence[answer.members] = answer.value, 1
@@ -214,7 +104,8 @@ def review(
     paths = attributes[IMAGE_PATH]
     embedding = joint_features.vectors("embedding").to_array()
     tree = tree_of(groups)
-    asked = read_asked(settings, paths, joint_features, groups, clusters)
+    fit = FitTables(joint_features, groups, clusters)
+    asked = read_asked(settings.data_root, config.attributes, fit, config.seed)
     nodes, candidates = tree_candidates(tree, embedding, config.seed)
     names = [(GROUPS, int(node)) for node in nodes]
     for name, table in clusters.items():

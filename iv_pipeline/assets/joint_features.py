@@ -6,26 +6,23 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.answering import FIT_KEY, TREE_KEY, tree_of
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.init import init_table
 from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.config import GROUPS, Settings
 from iv_pipeline.learn.groups import GroupTree, fit_groups
-from iv_pipeline.learn.joint_features import JointFeatures, embed_rows, fit_joint_features
+from iv_pipeline.learn.joint_features import embed_rows, fit_joint_features
 from iv_pipeline.learn.neighbors import neighbor_graph
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.learn.validity import fit_validity
 from iv_pipeline.learn.verdict import anomaly_scores
 from iv_pipeline.storage.answers import has_answers
-from iv_pipeline.storage.formats import arrays_from_bytes, arrays_to_bytes
+from iv_pipeline.storage.formats import arrays_to_bytes
 from iv_pipeline.storage.layout import file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, as_strings, read_table, table_from_arrays
 
-FIT_KEY = b"iv_pipeline.joint_features"
-"""Under which the table keeps what turns raw vectors into joint features."""
-TREE_KEY = b"iv_pipeline.groups"
-"""Under which the table keeps the tree of the groups."""
 MAX_COMPONENTS = 100
 """Of each descriptor: joint features stay narrow enough to be held whole."""
 N_NEIGHBORS = 15
@@ -88,11 +85,6 @@ def anomaly_of(descriptor: str) -> str:
     return f"anomaly/{descriptor}"
 
 
-def fit_of_joint(table: VectorTable) -> JointFeatures:
-    """What turns raw vectors into joint features, as this stage stored it."""
-    return JointFeatures.from_arrays(arrays_from_bytes(table.schema.metadata[FIT_KEY]))
-
-
 @stage(
     group="clustering",
     kinds=("arrow",),
@@ -125,11 +117,6 @@ def groups(
         lambda: {"leaves": tree.n_leaves, "made_anew": made_anew},
         lambda: [Check("every_image_in_a_group", grouped, {"leaves": tree.n_leaves})],
     )
-
-
-def tree_of(table: VectorTable) -> GroupTree:
-    """The tree of the groups, as this stage stored it."""
-    return GroupTree.from_arrays(arrays_from_bytes(table.schema.metadata[TREE_KEY]))
 
 
 def _grown(

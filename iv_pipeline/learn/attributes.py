@@ -9,6 +9,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from iv_pipeline.engine import ArrayBatches, map_rows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -135,6 +137,66 @@ def _overridden(answers: Sequence[Answer], n_rows: int) -> list[NDArray[np.int64
         else np.empty(0, np.int64)
         for i in order
     ]
+
+
+def votes_on(answers: Sequence[Answer], usable: NDArray[np.bool_]) -> Votes:
+    """Votes (see `votes_of`) on rows that have features; facts about others vote on nothing.
+
+    Parameters
+    ----------
+    answers
+        As for `votes_of`.
+    usable
+        Whether each row of the delivery has features, shape ``(n_rows,)``.
+    """
+    told = [answer for answer in answers if not answer.is_fact or usable[answer.members[0]]]
+    votes = votes_of(told, len(usable))
+    kept = usable[votes.rows]
+    return Votes(votes.rows[kept], votes.labels[kept], votes.weights[kept], votes.groups[kept])
+
+
+def fit_votes(votes: Votes, X: NDArray[np.floating[Any]]) -> AttributeClassifier | None:
+    """A classifier fitted to votes; None without any.
+
+    Parameters
+    ----------
+    votes
+        Votes on rows that have features.
+    X
+        Features of the row of each vote, shape ``(n_votes, n_features)``.
+    """
+    if not len(votes.rows):
+        return None
+    return AttributeClassifier().fit(X, votes.labels, votes.weights, votes.groups)
+
+
+def predict_values(
+    model: AttributeClassifier | None, X: NDArray[np.float32], usable: NDArray[np.bool_]
+) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+    """Value and confidence of every row, empty and 0 without a model.
+
+    Parameters
+    ----------
+    model
+        See `fit_votes`.
+    X
+        Shape ``(n_rows, n_features)``, finite where usable.
+    usable
+        Rows that something can be said of, shape ``(n_rows,)``; the others have an empty value and confidence 0.
+
+    Returns
+    -------
+    value
+        Shape ``(n_rows,)``, strings.
+    confidence
+        Shape ``(n_rows,)``, float32.
+    """
+    value, confidence = np.full(len(X), "", object), np.zeros(len(X), np.float32)
+    if model is not None and usable.any():
+        p = np.concatenate(list(map_rows(model.predict_proba, ArrayBatches(X[usable]))))
+        value[usable] = model.classes_[p.argmax(axis=1)]
+        confidence[usable] = p.max(axis=1)
+    return value, confidence
 
 
 class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -37,6 +37,7 @@ MIN_TAIL = 0.001
 MIN_SUSPICION = 0.2
 """Severity from which a fault of the picture is named where vectors are unusual, too."""
 NO_VECTOR = "no usable vector"
+UNUSUAL = "unusual vectors"
 
 
 def anomaly_scores(
@@ -239,7 +240,7 @@ def _vector_reasons(excess: NDArray[np.float64], is_bad: NDArray[np.bool_], name
         if unusable:
             reasons.append(f"{NO_VECTOR}: {', '.join(unusable)}")
         elif unusual:
-            reasons.append(f"unusual vectors: {', '.join(unusual)}")
+            reasons.append(f"{UNUSUAL}: {', '.join(unusual)}")
         else:
-            reasons.append("" if bad else f"rather unusual vectors: {names[int(row.argmax())]}")
+            reasons.append("" if bad else f"rather {UNUSUAL}: {names[int(row.argmax())]}")
     return reasons

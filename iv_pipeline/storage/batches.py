@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
+from iv_pipeline.config import ATTRIBUTES
 from iv_pipeline.errors import InputError
 from iv_pipeline.storage.archive import ImageArchive
 from iv_pipeline.storage.hand_off import read_csv, write_rows
@@ -125,10 +126,20 @@ class LabelledBatch:
         found; JSON.
     labels
         By descriptor: one row an image, as a Final CSV, and `duplicate_of`, `model_version`.
+    attributes
+        The answer for every image, as `Final/attributes.csv`, and the same two columns; None if the fit has no
+        joint features.
     """
 
     facts: Mapping[str, Any]
     labels: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    attributes: pd.DataFrame | None = None
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """What is written as CSVs, by their names: labels by descriptor and the answers."""
+        answers = {} if self.attributes is None else {ATTRIBUTES: self.attributes}
+        return {**self.labels, **answers}
 
 
 def kept_versions(data_root: UPath, name: str) -> list[str]:
@@ -170,27 +181,30 @@ def _kept_at(folder: UPath) -> float:
 def write_labelled(batch: LabelledBatch, path: UPath) -> None:
     """Write the CSVs of a batch and its facts, which come last to `path`; files take their places together.
 
-    CSVs of descriptors that what it holds now lacks are removed: they would tell of something else.
+    CSVs that what it holds now lacks are removed: they would tell of something else.
     """
+    tables = batch.tables
     with contextlib.ExitStack() as files:
         facts = files.enter_context(replacing(path))  # entered first, it takes its place last
         facts.write(json.dumps(batch.facts, indent=2, ensure_ascii=False).encode("utf-8") + b"\n")
-        for name, frame in batch.labels.items():
+        for name, frame in tables.items():
             sink = files.enter_context(replacing(_csv(path, name)))
             write_rows(frame, sink)
     for stale in path.parent.glob("*.csv"):
-        if stale.name not in {_csv(path, name).name for name in batch.labels}:
+        if stale.name not in {_csv(path, name).name for name in tables}:
             stale.unlink()
 
 
 def read_labelled(path: UPath) -> LabelledBatch:
     """The inverse of `write_labelled`."""
     facts = json.loads(path.read_text(encoding="utf-8"))
-    return LabelledBatch(facts, {name: read_csv(_csv(path, name)) for name in facts["descriptors"]})
+    labels = {name: read_csv(_csv(path, name)) for name in facts["descriptors"]}
+    has_answers = facts.get("attributes") is not None  # an earlier version wrote none
+    return LabelledBatch(facts, labels, read_csv(_csv(path, ATTRIBUTES)) if has_answers else None)
 
 
-def _csv(path: UPath, descriptor: str) -> UPath:
-    name = BATCH_LABELS.format(batch="", descriptor=descriptor).rpartition("/")[2]
+def _csv(path: UPath, name: str) -> UPath:
+    name = BATCH_LABELS.format(batch="", descriptor=name).rpartition("/")[2]
     return path.with_name(name)
 
 

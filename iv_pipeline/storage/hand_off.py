@@ -11,6 +11,8 @@ from iv_pipeline.storage.columns import TEXT
 from iv_pipeline.storage.tables import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from upath import UPath
 
 
@@ -28,7 +30,7 @@ def read_csv(path: UPath) -> pd.DataFrame:
     try:
         with path.open("rb") as source:
             names = pd.read_csv(source, nrows=0).columns
-        text = {name for name in names if name in TEXT or f"{name}_confidence" in names}
+        text = {*TEXT.intersection(names), *_attributes(names)}
         with path.open("rb") as source:
             return pd.read_csv(
                 source,
@@ -41,6 +43,24 @@ def read_csv(path: UPath) -> pd.DataFrame:
         raise InputError(
             f"cannot be read ({error})", where=path, fix="remove it, and materialize its stage again"
         ) from None
+
+
+def attributes_in(path: UPath) -> list[str]:
+    """Attributes that a hand-off table has columns of.
+
+    Raises
+    ------
+    InputError
+        If it is not there, or no table.
+    """
+    if not path.exists():
+        raise InputError("is not there", where=path, fix="materialize 'attributes'")
+    return _attributes(read_csv(path).columns)
+
+
+def _attributes(columns: Iterable[str]) -> list[str]:
+    names = list(columns)
+    return [name for name in names if f"{name}_confidence" in names]
 
 
 def write_csv(frame: pd.DataFrame, path: UPath) -> None:

@@ -46,7 +46,7 @@ NAMES = "Names/{descriptor}.csv"
 """Where people name clusters and say which attributes they determine; `groups` and `images` are such names too."""
 
 BATCH_LABELS = "Final/batches/{batch}/{descriptor}.csv"
-"""Labels of a batch by one descriptor; `labelled_batch` says which there are."""
+"""Labels of a batch by one descriptor, or `attributes`; `labelled_batch` says which there are."""
 
 BATCH = "Init/batches/{batch}/{version}"
 """Folder of what a version of a batch holds: its index, its vectors and its pictures."""

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from upath import UPath
 
-from iv_pipeline.assets.joint_features import tree_of
+from iv_pipeline.answering import tree_of
+from iv_pipeline.storage.tables import read_table, table_from_arrays, write_table
 from iv_pipeline_tests.conftest import N_GROUPS, N_IMAGES, Finished, Pipeline, reasons
 
 if TYPE_CHECKING:
@@ -42,7 +44,16 @@ def truth_of(paths: pd.Series[str]) -> pd.DataFrame:
 def write_answers(pipeline: Pipeline, name: str, frame: pd.DataFrame) -> None:
     folder = pipeline.root / "Names"
     folder.mkdir(exist_ok=True)
+    (folder / f"{name}.csv").unlink(missing_ok=True)  # it may be shared with other pipelines
     frame.to_csv(folder / f"{name}.csv", index=False)
+
+
+def answer_clusters(pipeline: Pipeline, attribute: str, descriptor: str = "vdc_type") -> None:
+    """Give every cluster of a descriptor the value that most of its images have."""
+    final = pipeline.read("final", descriptor)
+    truth = truth_of(final["image_path"])["group"].rename(attribute)
+    named = truth.groupby(final["cluster"].to_numpy()).agg(lambda values: values.mode()[0])
+    write_answers(pipeline, descriptor, named[named.index >= 0].rename_axis("cluster").reset_index())
 
 
 def answer(pipeline: Pipeline, n: int) -> None:
@@ -115,12 +126,10 @@ def test_an_answer_about_an_image_is_a_fact(pipeline: Pipeline) -> None:
 
 
 def test_answers_about_clusters_of_a_descriptor_count(pipeline: Pipeline) -> None:
-    final = pipeline.read("final", "vdc_type")
-    truth = truth_of(final["image_path"])
-    named = truth["group"].groupby(final["cluster"].to_numpy()).agg(lambda values: values.mode()[0])
-    write_answers(pipeline, "vdc_type", named[named.index >= 0].rename_axis("cluster").reset_index())
+    answer_clusters(pipeline, "group")
     refresh(pipeline)
     frame = pipeline.read("attributes")
+    truth = truth_of(frame["image_path"])
     assert (frame["group"].to_numpy() == truth["group"].to_numpy()).mean() > 0.9
     assert (frame["parity"] == "").all()
     assert not (pipeline.read("review")["descriptor"] == "vdc_type").any()
@@ -143,6 +152,20 @@ def test_answers_about_what_is_not_there_are_told(pipeline: Pipeline) -> None:
     notices = str(event.materialization.metadata["notices"].value)
     assert "answers about 999 count for nothing" in notices
     assert "1 images are not in the delivery" in notices or "1 image is not in the delivery" in notices
+
+
+def test_answers_about_clusters_of_other_images_wait(pipeline: Pipeline) -> None:
+    answer_clusters(pipeline, "group")
+    path = UPath(pipeline.path("clusters", "vdc_type"))
+    before = read_table(path)
+    fewer = {name: before.column(name).slice(1) for name in ("image_path", "cluster")}
+    write_table(table_from_arrays(fewer), path)
+    result = pipeline.run("answer")
+    assert result.success, reasons(result)
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key.path == ["attributes"]]
+    notices = str(event.materialization.metadata["notices"].value)
+    assert "the clusters of vdc_type are of other images than the joint features" in notices
+    assert (pipeline.read("attributes")["group"] == "").all()
 
 
 def test_groups_stay_while_answers_refer_to_them(pipeline: Pipeline) -> None:

@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_blobs
 
-from iv_pipeline.learn.attributes import MEMBER_WEIGHT, Answer, AttributeClassifier, votes_of
+from iv_pipeline.learn.attributes import (
+    MEMBER_WEIGHT,
+    Answer,
+    AttributeClassifier,
+    fit_votes,
+    predict_values,
+    votes_of,
+    votes_on,
+)
 
 
 def rows(*values: int) -> np.ndarray:
@@ -115,3 +123,23 @@ def test_a_fit_keeps_the_images_that_were_looked_at_and_can_be_repeated() -> Non
 def test_nothing_can_be_learned_without_labels() -> None:
     with pytest.raises(ValueError, match="y is empty"):
         AttributeClassifier().fit(np.empty((0, 3)), np.empty(0))
+
+
+def test_rows_without_features_neither_teach_nor_get_a_value() -> None:
+    X = np.array([[0.0], [1.0], [9.0], [np.nan]], np.float32)
+    usable = np.isfinite(X).all(axis=1)
+    answers = [Answer(rows(i), rows(i), value) for i, value in enumerate(["bus", "bus", "car", "van"])]
+    votes = votes_on(answers, usable)
+    assert votes.rows.tolist() == [0, 1, 2]
+    value, confidence = predict_values(fit_votes(votes, X[votes.rows]), X, usable)
+    assert value.tolist() == ["bus", "bus", "car", ""]
+    assert confidence[3] == 0 < confidence[:3].min()
+
+
+def test_without_votes_nothing_is_predicted() -> None:
+    X = np.zeros((2, 3), np.float32)
+    votes = votes_on([Answer(rows(0, 1), rows(0, 1), None)], np.ones(2, bool))
+    model = fit_votes(votes, X[votes.rows])
+    assert model is None
+    value, confidence = predict_values(model, X, np.ones(2, bool))
+    assert (value.tolist(), confidence.tolist()) == (["", ""], [0, 0])
