@@ -35,7 +35,8 @@ def test_the_vectors_of_a_run_get_the_labels_of_its_final_csv(finished: Finished
     cluster, confidence = load_labeller(pipeline.root, partition).predict(vectors)
     final = pipeline.read("final", partition)
     assert np.mean(cluster == final["cluster"]) >= 0.99
-    np.testing.assert_allclose(confidence, final["confidence"], atol=1e-3)
+    fitted = pipeline.read("clusters", partition)
+    np.testing.assert_allclose(confidence, fitted.column("confidence").to_numpy(), atol=1e-3)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -11,12 +11,13 @@ from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.image_quality import NO_IMAGES
 from iv_pipeline.assets.init import STATUS
-from iv_pipeline.assets.joint_features import anomaly_of
+from iv_pipeline.assets.joint_features import anomaly_of, tree_of
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.learn.comparison import rank_descriptors
+from iv_pipeline.learn.confidence import cluster_confidence
 from iv_pipeline.learn.evaluation import evaluate, judge_ranking
 from iv_pipeline.learn.image_quality import LEAST_READ, read_enough
 from iv_pipeline.learn.labelling import status_of
@@ -32,6 +33,7 @@ OVERRULED = "a person says so"
 @stage(
     group="results",
     kinds=("csv",),
+    code_version="2",
     checks={"every_image_once": "Is every image of the delivery here once, in its order?"},
 )
 def final(
@@ -41,12 +43,14 @@ def final(
     init: VectorTable,
     clusters: VectorTable,
     cluster_profiles: pd.DataFrame,
+    groups: VectorTable,
     ranked_outliers: pd.DataFrame,
 ) -> Result:
     """The labelled delivery: cluster, confidence, outlier verdict, status and name of every image.
 
-    The verdict is over all descriptors and the same for each of them.
+    Confidence and verdict are over all descriptors; the verdict is the same for each of them.
     """
+    require_same_images(image_index, groups.column(IMAGE_PATH).to_pandas(), "groups")
     cluster = clusters.column("cluster").to_numpy()
     reasons = init.column(STATUS).to_numpy(zero_copy_only=False)
     given = read_answers(settings.data_root, context.partition_key)
@@ -57,7 +61,7 @@ def final(
         {
             IMAGE_PATH: paths,
             "cluster": cluster,
-            "confidence": clusters.column("confidence").to_numpy(),
+            "confidence": cluster_confidence(cluster, tree_of(groups)),
             **verdict_on(paths, ranked_outliers),
             "status": status_of(cluster, reasons),
             "name": pd.Series(cluster).map(names).fillna(""),

@@ -111,6 +111,18 @@ class GroupTree:
         at = np.cumsum(at)
         return at[self._first_leaf], at[self._first_leaf + self._leaf_counts]
 
+    @property
+    def common_sizes(self) -> NDArray[np.int64]:
+        """Number of rows, at least 1, of the smallest node that holds two leaves, ``(n_leaves, n_leaves)``."""
+        common = np.empty((self.n_leaves, self.n_leaves), np.int64)
+        order = np.argsort(self._first_leaf[: self.n_leaves])
+        drawn, sizes = self._first_leaf, np.maximum(self.sizes, 1)
+        np.fill_diagonal(common, sizes[order])
+        for i, (a, b) in enumerate(self.children):
+            one, other = (slice(drawn[node], drawn[node] + self._leaf_counts[node]) for node in (a, b))
+            common[one, other] = common[other, one] = sizes[self.n_leaves + i]
+        return common[np.ix_(drawn[: self.n_leaves], drawn[: self.n_leaves])]
+
     def members(self, node: int) -> NDArray[np.int64]:
         """Rows of a node, ascending."""
         begin, end = self._spans

@@ -157,6 +157,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "accuracy": "share of unseen images that get the right label",
     },
     "final": {
+        "confidence": "in [0, 1]: nearness of the others of its cluster by all descriptors, for any algorithm",
         "status": "ok, noise, or why the row cannot be used",
     },
     "changes": {

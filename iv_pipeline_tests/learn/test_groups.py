@@ -73,3 +73,13 @@ def test_a_sheet_shows_the_core_of_a_group_and_depends_on_its_rows_only() -> Non
     other[1::2] = 0
     np.testing.assert_array_equal(sheet(other, rows, 0), shown)
     np.testing.assert_array_equal(sheet(X, rows[:5], 0), rows[:5])
+
+
+def test_two_leaves_have_the_size_of_the_first_node_that_holds_both() -> None:
+    tree = fit_groups(np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32), 0)
+    common = tree.common_sizes
+    members = [set(tree.members(node).tolist()) for node in range(tree.n_nodes)]
+    for a in range(tree.n_leaves):
+        for b in range(tree.n_leaves):
+            holding = [len(rows) for rows in members if members[a] | members[b] <= rows]
+            assert common[a, b] == min(holding)
