@@ -6,12 +6,13 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.answering import tree_of
 from iv_pipeline.assets.clusters import changes_of
 from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.image_quality import NO_IMAGES
 from iv_pipeline.assets.init import STATUS
-from iv_pipeline.assets.joint_features import anomaly_of, tree_of
+from iv_pipeline.assets.joint_features import anomaly_of
 from iv_pipeline.assets.outliers import SHOWN_IMAGES
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import Settings

@@ -196,6 +196,8 @@ def predict_values(
         p = np.concatenate(list(map_rows(model.predict_proba, ArrayBatches(X[usable]))))
         value[usable] = model.classes_[p.argmax(axis=1)]
         confidence[usable] = p.max(axis=1)
+        if len(model.classes_) == 1:  # another value may yet come: Laplace's rule of succession
+            confidence[usable] = (model.n_answers_ + 1) / (model.n_answers_ + 2)
     return value, confidence
 
 
@@ -227,6 +229,8 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Of each class, before the temperature, shapes ``(n_classes, n_features)`` and ``(n_classes,)``.
     n_features_in_
         Number of features.
+    n_answers_
+        Number of answers that the labels are from.
     """
 
     def __init__(
@@ -272,6 +276,7 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kept = _heaviest(weights, self.max_rows)
         votes = _Labeled(np.asarray(X[kept], np.float64), codes[kept], weights[kept], groups[kept])
         self.n_features_in_ = votes.X.shape[1]
+        self.n_answers_ = len(np.unique(groups))
         self.C_, self.temperature_ = self._choose(votes)
         self.coef_, self.intercept_ = _fit_logistic(votes, len(self.classes_), self.C_)
         return self

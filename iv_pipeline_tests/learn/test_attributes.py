@@ -143,3 +143,12 @@ def test_without_votes_nothing_is_predicted() -> None:
     assert model is None
     value, confidence = predict_values(model, X, np.ones(2, bool))
     assert (value.tolist(), confidence.tolist()) == (["", ""], [0, 0])
+
+
+def test_one_answer_alone_makes_nothing_certain() -> None:
+    X = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    usable = np.ones(20, bool)
+    votes = votes_on([Answer(np.arange(5), np.arange(5), "van")], usable)
+    value, confidence = predict_values(fit_votes(votes, X[votes.rows]), X, usable)
+    assert set(value) == {"van"}
+    np.testing.assert_allclose(confidence, 2 / 3, rtol=1e-6)
