@@ -46,9 +46,7 @@ def draw(n_images: int, n_descriptors: int, seed: int = 0) -> ReportData:
         scaler="standard", representation="pca", algorithm="kmeans", strength=0.3, criterion="predictability"
     ).assign(reason="drawn")
     outliers = pd.DataFrame({"image_path": paths, "score": score, "reasons": ""})
-    outliers = outliers.assign(quality_score=0.0, descriptor_score=score).sort_values(
-        "score", ascending=False
-    )
+    outliers = outliers.assign(quality_score=0.0, anomaly=score).sort_values("score", ascending=False)
     comparison = pd.DataFrame(
         columns=["kind", "descriptor", "first", "second", "adjusted_mutual_information"]
     )

@@ -134,7 +134,7 @@ def test_each_descriptor_is_made_in_one_run(ui: UI) -> None:
 
 
 def test_the_summary_comes_after_every_descriptor(ui: UI) -> None:
-    for asset in ("comparison", "ranked_outliers", "summary", "report"):
+    for asset in ("comparison", "attributes", "review", "summary", "report"):
         assert min(ui.materialised(asset)) > max(ui.materialised("final")), asset
     assert max(ui.materialised("image_index")) < min(ui.materialised("init"))
 

@@ -37,7 +37,7 @@ STATUS = "status"
     kinds=("arrow",),
     heavy=True,
     # "Materialize all" makes all of a descriptor in one run if its first stage waits for what later ones read
-    deps=["views"],
+    deps=["views", "groups", "ranked_outliers"],
     checks={"rows_match_index": "Has every image of the index one vector?"},
     code_version="2",
 )
