@@ -15,8 +15,7 @@ from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import GROUPS, Settings
 from iv_pipeline.learn.attribute_labelling import UNUSABLE
 from iv_pipeline.learn.attributes import Answer, fit_votes, predict_values, votes_on
-from iv_pipeline.learn.groups import sheet
-from iv_pipeline.learn.questions import Candidate, first_questions, rank_questions, tree_candidates
+from iv_pipeline.learn.questions import first_questions, rank_questions, tree_candidates
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
@@ -87,35 +86,26 @@ def _predict(answers: Sequence[Answer], X: np.ndarray, usable: np.ndarray) -> tu
     return value, confidence
 
 
-@stage(group="results", kinds=("csv",), partitioned=False, ins={"clusters": PARTIAL})
+@stage(group="results", kinds=("csv",), partitioned=False)
 def review(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     joint_features: VectorTable,
     groups: VectorTable,
-    clusters: dict[str, VectorTable],
     attributes: pd.DataFrame,
 ) -> Result:
-    """What to ask next, best first: clusters and images, what to look at, and what the answer would settle.
+    """What to ask next, best first: groups and images, what to look at, and what the answer would settle.
 
-    An answer to a cluster goes into `Names/<descriptor>.csv`, one to an image into `Names/images.csv`.
+    Groups of all descriptors are asked about alone: those of a single one settle less. An answer goes into
+    `Names/<descriptor>.csv`, where the descriptor is `groups`, one to an image into `Names/images.csv`.
     """
     config = settings.config
     paths = attributes[IMAGE_PATH]
-    embedding = joint_features.vectors("embedding").to_array()
     tree = tree_of(groups)
-    fit = FitTables(joint_features, groups, clusters)
+    fit = FitTables(joint_features, groups)
     asked = read_asked(settings.data_root, config.attributes, fit, config.seed)
-    nodes, candidates = tree_candidates(tree, embedding, config.seed)
-    names = [(GROUPS, int(node)) for node in nodes]
-    for name, table in clusters.items():
-        cluster = table.column("cluster").to_numpy()
-        for number in np.unique(cluster[cluster >= 0]).tolist():
-            rows = np.flatnonzero(cluster == number)
-            candidates.append(Candidate("cluster", rows, sheet(embedding, rows, config.seed)))
-            names.append((name, number))
-    position = {key: i for i, key in enumerate(names)}
-    done = [position[d, c] for d, numbers in asked.clusters.items() for c in numbers if (d, c) in position]
+    nodes, candidates = tree_candidates(tree, joint_features.vectors("features").to_array(), config.seed)
+    done = np.flatnonzero(np.isin(nodes, list(asked.clusters[GROUPS]))).tolist()
     known = np.zeros(len(paths), bool)
     known[asked.images] = True
     questions = rank_questions(
@@ -130,13 +120,12 @@ def review(
     asking = []
     for question in questions:
         is_image = question.candidate.kind == "image"
-        descriptor, number = ("", None) if is_image else names[question.index]
         shown = [paths.iloc[row] for row in question.candidate.shown]
         asking.append(
             {
                 "kind": question.candidate.kind,
-                "descriptor": descriptor,
-                "cluster": number,
+                "descriptor": "" if is_image else GROUPS,
+                "cluster": None if is_image else int(nodes[question.index]),
                 IMAGE_PATH: shown[0] if is_image else "",
                 "images": json.dumps(shown, ensure_ascii=False),
                 "attributes": "; ".join(question.attributes or config.attributes),

@@ -62,8 +62,8 @@ OF_TABLE: dict[str, dict[str, str]] = {
     "groups": {"leaf": "smallest group that the image is in, a leaf of the tree; −1 without features"},
     "attributes": {"status": "ok, or why nothing can be said of the image"},
     "review": {
-        "kind": "cluster (also a group) or image",
-        "descriptor": "whose cluster it is, or groups; empty for an image",
+        "kind": "cluster, which is a group of images, or image",
+        "descriptor": "groups: whose cluster it is, and the name of the file for the answer; empty for an image",
         "cluster": "number of the cluster or group; missing for an image",
         "image_path": "the image that is asked about; empty for a cluster",
         "images": "paths of the images to look at, at most 9, as JSON",
