@@ -64,17 +64,9 @@ ATTRIBUTES = "attributes"
 """Name of the CSV beside those of the descriptors that has the answers for every image."""
 RESERVED = frozenset(
     {
-        "image_path",
-        "cluster",
-        "name",
-        "is_outlier",
-        "outlier_score",
-        "reasons",
-        "status",
-        "duplicate_of",
-        "batch",
+        *("image_path", "cluster", "name", "is_outlier", "outlier_score", "reasons", "status"),
+        *("batch", "duplicate_of", "model_version"),
     }
-    | {"model_version"}
 )
 """Columns that no attribute can have the name of."""
 

@@ -29,6 +29,7 @@ from iv_pipeline.storage.layout import NAMES, file_of
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 OVERRULED = "a person says so"
+"""Reason of a verdict that people have given."""
 
 
 @stage(

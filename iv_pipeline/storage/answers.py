@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from iv_pipeline.config import IMAGES
 from iv_pipeline.errors import InputError, Notice
 from iv_pipeline.storage.csv_files import TextTable, read_text_table
 from iv_pipeline.storage.junk import is_junk
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     """Attributes, and the values that each may have; None for any."""
 
 Key = TypeVar("Key", int, str)
-IMAGES = "images"
-"""Name of the file of answers about single images."""
 OUTLIER = "is_outlier"
 """Its column that overrules the verdict on an image."""
 

@@ -51,11 +51,12 @@ def attributes_in(path: UPath) -> list[str]:
     Raises
     ------
     InputError
-        If it is not there, or no table.
+        If it is not there.
     """
     if not path.exists():
         raise InputError("is not there", where=path, fix="materialize 'attributes'")
-    return _attributes(read_csv(path).columns)
+    with path.open("rb") as source:
+        return _attributes(pd.read_csv(source, nrows=0).columns)
 
 
 def _attributes(columns: Iterable[str]) -> list[str]:
