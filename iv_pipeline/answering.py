@@ -7,29 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iv_pipeline.config import GROUPS
+from iv_pipeline.config import GROUPS, IMAGES
 from iv_pipeline.errors import Notice
-from iv_pipeline.learn.attributes import Answer, AttributeClassifier, fit_votes, votes_on
+from iv_pipeline.learn.attributes import Answer, fit_votes, votes_on
 from iv_pipeline.learn.groups import GroupTree, sheet
 from iv_pipeline.learn.joint_features import JointFeatures
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.answers import ImageAnswers, read_answers, read_image_answers
-from iv_pipeline.storage.formats import arrays_from_bytes
+from iv_pipeline.storage.formats import arrays_from_bytes, arrays_to_bytes
 from iv_pipeline.storage.layout import NAMES, file_of
-from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, read_table
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable, read_table, table_from_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
     from upath import UPath
 
+    from iv_pipeline.learn.attribute_classifier import AttributeClassifier
     from iv_pipeline.storage.answers import Values
 
 FIT_KEY = b"iv_pipeline.joint_features"
 """Under which `joint_features` keeps what turns raw vectors into joint features."""
 TREE_KEY = b"iv_pipeline.groups"
-"""Under which `groups` keeps the tree of the groups."""
+"""Under which `groups` keeps how its leaves were merged."""
+LEAF = "leaf"
+"""Its column, and array of the tree, with the leaf of each image."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,16 @@ def fit_of_joint(table: VectorTable) -> JointFeatures:
 
 def tree_of(table: VectorTable) -> GroupTree:
     """The tree of the groups, as `groups` stored it."""
-    return GroupTree.from_arrays(arrays_from_bytes(table.schema.metadata[TREE_KEY]))
+    arrays = arrays_from_bytes(table.schema.metadata[TREE_KEY])
+    return GroupTree.from_arrays({**arrays, LEAF: table.column(LEAF).to_numpy()})
+
+
+def table_of_tree(paths: pa.Array, tree: GroupTree) -> VectorTable:
+    """A tree as `groups` stores it: the leaf of each image, and how leaves were merged."""
+    merges = {name: array for name, array in tree.to_arrays().items() if name != LEAF}
+    return table_from_arrays(
+        {IMAGE_PATH: paths, LEAF: tree.leaf}, metadata={TREE_KEY: arrays_to_bytes(merges)}
+    )
 
 
 def read_fit_tables(data_root: UPath, descriptors: Iterable[str]) -> FitTables | None:
@@ -204,6 +217,6 @@ def _gone(name: str, numbers: Sequence[int]) -> Notice:
 def _unknown(paths: Sequence[str]) -> Notice:
     return Notice(
         f"{len(paths):,} images are not in the delivery, such as {min(paths)!r}",
-        where=NAMES.format(descriptor="images"),
+        where=NAMES.format(descriptor=IMAGES),
         fix="write their paths as in Final/attributes.csv",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -373,3 +374,13 @@ def test_a_backfill_of_assets_needs_a_summary_if_it_makes_final_alone(
     assets: tuple[str, ...] | None, needed: bool
 ) -> None:
     assert needs_summary(a_backfill("x", BulkActionStatus.COMPLETED_SUCCESS, assets)) is needed
+
+
+def test_loading_the_definitions_imports_no_library_that_takes_long() -> None:
+    """Every run and every look of the UI is a process that pays for what is imported."""
+    slow = ("sklearn", "umap", "hdbscan", "faiss", "matplotlib", "scipy.stats")
+    code = f"import sys, iv_pipeline.definitions; print([m for m in {slow!r} if m in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.strip() == "[]"

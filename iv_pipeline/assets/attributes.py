@@ -1,20 +1,20 @@
 """Stages `attributes` and `review`: the answer for every image, and what to ask next."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.answering import FitTables, read_asked, tree_of
+from iv_pipeline.answering import FitTables, fit_answers, read_asked, tree_of
 from iv_pipeline.assets.final import overrule, verdict_on
 from iv_pipeline.assets.image_index import require_same_images
 from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import GROUPS, Settings
 from iv_pipeline.learn.attribute_labelling import UNUSABLE
-from iv_pipeline.learn.attributes import Answer, fit_votes, predict_values, votes_on
+from iv_pipeline.learn.attributes import predict_values, settled_share
 from iv_pipeline.learn.questions import first_questions, rank_questions, tree_candidates
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
@@ -49,10 +49,13 @@ def attributes(
     fit = FitTables(joint_features, groups, clusters)
     asked = read_asked(settings.data_root, settings.config.attributes, fit, settings.config.seed)
     columns: dict[str, Any] = {IMAGE_PATH: paths}
-    for name in settings.config.attributes:
-        value, confidence = _predict(asked.answers.get(name, []), X, usable)
+    for name, model in fit_answers(asked, joint_features).items():
+        value, confidence = predict_values(model, X, usable)
+        for answer in asked.answers[name]:
+            if answer.is_fact and answer.value is not None:  # what people say of a single image is certain
+                value[answer.members], confidence[answer.members] = answer.value, 1
         columns |= {name: value, f"{name}_confidence": confidence}
-        context.log.info("attributes · %s · %d answers", name, len(asked.answers.get(name, [])))
+        context.log.info("attributes · %s · %d answers", name, len(asked.answers[name]))
     frame = pd.DataFrame(columns)
     frame = overrule(frame.assign(**verdict_on(paths, ranked_outliers)), asked.single.outliers)
     frame["status"] = np.where(usable, "ok", UNUSABLE)
@@ -62,7 +65,7 @@ def attributes(
         frame,
         lambda: {
             "answers": int(sum(map(len, asked.clusters.values())) + len(asked.images)),
-            **{f"settled_{a}": _settled(frame, a) for a in settings.config.attributes},
+            **settled_shares(frame, settings.config.attributes),
             "outliers": int(frame["is_outlier"].sum()),
             "first_rows": dg.MetadataValue.md(shown.to_markdown(index=False)),
         },
@@ -71,19 +74,9 @@ def attributes(
     )
 
 
-def _settled(frame: pd.DataFrame, attribute: str) -> float:
-    """Share of the images whose value is at least 0.95 sure."""
-    return float((frame[f"{attribute}_confidence"] >= 0.95).mean())
-
-
-def _predict(answers: Sequence[Answer], X: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and confidence of every image; what people say of a single image is certain."""
-    votes = votes_on(answers, usable)
-    value, confidence = predict_values(fit_votes(votes, X[votes.rows]), X, usable)
-    for answer in answers:
-        if answer.is_fact and answer.value is not None:
-            value[answer.members], confidence[answer.members] = answer.value, 1
-    return value, confidence
+def settled_shares(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, float]:
+    """Share of the images whose value is settled, by attribute, as metadata."""
+    return {f"settled_{name}": settled_share(frame[f"{name}_confidence"].to_numpy()) for name in names}
 
 
 @stage(group="results", kinds=("csv",), partitioned=False)

@@ -6,7 +6,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.answering import FIT_KEY, TREE_KEY, tree_of
+from iv_pipeline.answering import FIT_KEY, table_of_tree, tree_of
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.init import init_table
 from iv_pipeline.assets.representation import embedder_of
@@ -108,9 +108,7 @@ def groups(
     made_anew = tree is None
     if tree is None:
         tree = fit_groups(embedding, settings.config.seed)
-    table = table_from_arrays(
-        {IMAGE_PATH: paths, "leaf": tree.leaf}, metadata={TREE_KEY: arrays_to_bytes(tree.to_arrays())}
-    )
+    table = table_of_tree(paths, tree)
     grouped = bool((tree.leaf[usable] >= 0).all())
     return Result(
         table,

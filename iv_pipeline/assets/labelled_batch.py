@@ -1,6 +1,6 @@
 """Stage `labelled_batch`: what the accepted models say of a batch that came through the inbox."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ import dagster as dg
 import pandas as pd
 
 from iv_pipeline.assets.arrival import forget_earlier, take_in
+from iv_pipeline.assets.attributes import settled_shares
 from iv_pipeline.assets.final import overrule
 from iv_pipeline.assets.stage import BATCH_POOL, Check, Result, stage
 from iv_pipeline.config import Settings
@@ -88,7 +89,7 @@ def labelled_batch(
             **{key: facts[key] for key in ("images", "known_before", "model_version")},
             **{f"refused_{d}": _share(frame, "unknown") for d, frame in labels.items()},
             **{f"outliers_{d}": float(frame["is_outlier"].mean()) for d, frame in labels.items()},
-            **({} if answers is None else _settled(answers, settings.config.attributes)),
+            **({} if answers is None else settled_shares(answers, settings.config.attributes)),
             "labelled": dg.MetadataValue.md(_describe(labels)),
         },
         lambda: [_complete(batch.index, labelled.tables)],
@@ -153,11 +154,6 @@ def _said_of(index: pd.DataFrame, said: Mapping[str, object]) -> "pd.Series[Any]
     """What is said of each image under its own path, else under that of the one it repeats; missing if nothing."""
     own, known = (index[column].map(dict(said)).astype(object) for column in (IMAGE_PATH, DUPLICATE_OF))
     return own.where(own.notna(), known)
-
-
-def _settled(answers: pd.DataFrame, attributes: Iterable[str]) -> dict[str, float]:
-    """Share of the images whose value is at least 0.95 sure, by attribute."""
-    return {f"settled_{a}": float((answers[f"{a}_confidence"] >= 0.95).mean()) for a in attributes}
 
 
 def _share(frame: pd.DataFrame, status: str) -> float:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iv_pipeline.engine import BatchedMatrix
-    from iv_pipeline.learn.attributes import AttributeClassifier
+    from iv_pipeline.learn.attribute_classifier import AttributeClassifier
     from iv_pipeline.learn.joint_features import JointFeatures
     from iv_pipeline.learn.labelling import Labeller
     from iv_pipeline.learn.rows import Vectors

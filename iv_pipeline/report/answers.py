@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from iv_pipeline.learn.attributes import settled_share
 from iv_pipeline.report.sections import text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTLED = 0.95
-"""Confidence from which a value counts as settled."""
 _SUFFIX = "_confidence"
 
 
@@ -24,7 +23,7 @@ class Attribute:
     name
         As it is configured.
     settled
-        Share of the images whose confidence is at least `SETTLED`.
+        Share of the images whose confidence is at least `iv_pipeline.learn.attributes.SETTLED`.
     expected
         Share of the images whose value is expected to be right: their mean confidence.
     counts
@@ -70,7 +69,7 @@ def describe_answers(attributes: pd.DataFrame | None, review: pd.DataFrame | Non
         found.append(
             Attribute(
                 str(name),
-                float((confidence >= SETTLED).mean()),
+                settled_share(confidence.to_numpy()),
                 float(confidence.mean()),
                 [(str(value), int(n)) for value, n in counts.items()],
             )
