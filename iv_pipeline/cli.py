@@ -299,7 +299,9 @@ def _say_where(settings: Settings, home: Path, seconds: float) -> None:
     print(
         f"""
 Done in {seconds:.0f} s.
-  Labels of every image    {root}/Final/<descriptor>.csv
+  Answers for every image  {root}/Final/attributes.csv
+  What to ask people next  {root}/Final/review.csv
+  Clusters by descriptor   {root}/Final/<descriptor>.csv
   Most suspicious first    {root}/Final/outliers.csv
   What was chosen, ranked  {root}/Final/summary.csv
   To look at               {root}/Report/index.html

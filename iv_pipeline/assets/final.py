@@ -233,8 +233,6 @@ def summary(
     winners = {name: trials[trials["won"]].iloc[0] for name, trials in clustering_trials.items()}
     frame = rank_descriptors(winners, {name: settings.config.blocks(name) for name in winners})
     frame = _with_counts_of(final, frame)
-    shares = {name: table["is_outlier"].mean() for name, table in final.items()}
-    frame["outlier_share"] = frame["descriptor"].map(shares)
     if "label" in image_index:
         truth = {name: evaluate(t["cluster"].to_numpy(), image_index["label"]) for name, t in final.items()}
         frame = frame.merge(pd.DataFrame(truth).T, left_on="descriptor", right_index=True, how="left")

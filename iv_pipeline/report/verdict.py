@@ -144,7 +144,6 @@ COLUMNS = (
         "descriptors.",
     ),
     Column("noise_share", "Noise", "percent", meaning="Share of images that no cluster takes."),
-    Column("outlier_share", "Outliers", "percent", meaning="Share of images flagged by this descriptor."),
 )
 
 

@@ -235,7 +235,6 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "combining_gain": "of a combination over the best of its descriptors, judge by judge",
         "criterion": "by which it was chosen",
         "reason": "of the choice, in one sentence",
-        "outlier_share": "share of images flagged",
         "label_accuracy": "share of held-out labels that clusters named by majority get right",
         "previous_rank": "before the ranks last changed",
     },

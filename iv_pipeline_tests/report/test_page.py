@@ -156,7 +156,6 @@ def make(
             "identity": np.nan,
             "criterion": "predictability",
             "reason": [f"reason of {d}" for d in descriptors],
-            "outlier_share": 0.025,
         }
     )
     final = pd.DataFrame(
@@ -463,7 +462,7 @@ def test_profiles_without_sheets_render() -> None:
 
 def test_scores_that_are_all_missing_render_as_dashes() -> None:
     data = make()
-    data.summary["strength"] = data.summary["predictability"] = data.summary["outlier_share"] = np.nan
+    data.summary["strength"] = data.summary["predictability"] = np.nan
     numbers = ["cohesion", "separation", "majority_share", "nearest_cluster"]
     for name in data.trials:
         data.trials[name][["predictability", "stability", "silhouette"]] = np.nan
