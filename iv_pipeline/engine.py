@@ -13,7 +13,6 @@ import itertools
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -183,6 +182,8 @@ def blas_threads(limit: int) -> Iterator[None]:
 
 CONNECT_SECONDS = 20
 _scheduler: str | None = None
+_clients: dict[str, Any] = {}
+"""The client of the scheduler in use by its address, once something was sent there."""
 
 
 def use_cluster(scheduler: str | None) -> None:
@@ -195,6 +196,9 @@ def use_cluster(scheduler: str | None) -> None:
         root under the same path.
     """
     global _scheduler  # noqa: PLW0603  (where work runs is a fact about the process, not about a call)
+    if scheduler != _scheduler:
+        while _clients:  # one left open looks for its scheduler until this process ends
+            _clients.popitem()[1].close()
     _scheduler = scheduler
 
 
@@ -237,8 +241,9 @@ def _on_one_thread(function: Callable[[Any], T], argument: Any) -> T:
         return function(argument)
 
 
-@lru_cache(maxsize=1)
 def _client(scheduler: str) -> Any:
+    if scheduler in _clients:
+        return _clients[scheduler]
     try:
         import distributed
     except ImportError:
@@ -249,10 +254,12 @@ def _client(scheduler: str) -> Any:
         ) from None
     try:
         connect: Callable[..., Any] = distributed.Client
-        return connect(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = connect(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError:
         raise ConfigError(
             f"no Dask scheduler answers at {scheduler}",
             where="engine.scheduler",
             fix="start it, or set it to null",
         ) from None
+    _clients[scheduler] = client
+    return client

@@ -182,6 +182,14 @@ def test_a_run_completes_though_a_worker_is_killed_in_the_middle(
         pd.testing.assert_frame_equal(found, expected)
 
 
+def test_no_thread_stays_connected_to_a_cluster_that_is_left(cluster: Cluster) -> None:
+    use_cluster(cluster.address)
+    assert list(map_batches(lambda i: i, 2)) == [0, 1]
+    assert any(thread.name == "IO loop" for thread in threading.enumerate())
+    use_cluster(None)
+    wait_for("the end of the client's threads", lambda: all(t.name != "IO loop" for t in threading.enumerate()))
+
+
 @pytest.mark.usefixtures("on_cluster")
 def test_an_error_on_a_worker_reaches_the_caller() -> None:
     def fail(i: int) -> int:

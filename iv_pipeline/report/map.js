@@ -172,16 +172,15 @@
 
     /** Resolves once the map is open, or has said why it is not; whoever asks meanwhile waits for the same. */
     open() {
-      if (this.deck) return Promise.resolve();
-      this.opening ??= this.openOnce().finally(() => (this.opening = null));
-      return this.opening;
+      if (!this.deck) this.opening ??= this.openOnce().finally(() => (this.opening = null));
+      return this.opening ?? Promise.resolve();
     }
 
     async openOnce() {
       this.figure.setAttribute("aria-busy", "true");
       try {
         const [deck] = await Promise.all([library(), this.read()]);
-        if (this.near) this.build(deck); // else it was scrolled past meanwhile
+        if (this.near) await this.build(deck); // else it was scrolled past meanwhile
       } catch (error) {
         this.refuse(error);
       } finally {
@@ -195,10 +194,12 @@
       console.error(error);
     }
 
+    /** Resolves once deck.gl can be asked for places on the screen, or has failed, or was given up meanwhile. */
     build(deck) {
       const { Deck } = deck;
       this.api = deck;
       this.paint();
+      const ended = new Promise((end) => (this.end = end));
       this.deck = new Deck({
         parent: this.stage,
         views: this.lens(),
@@ -207,10 +208,17 @@
         layers: this.layers(),
         getCursor: ({ isDragging }) => (isDragging ? "grabbing" : "crosshair"),
         onViewStateChange: () => this.hide(),
-        onError: (error) => this.refuse(error),
-        onLoad: () => this.describeCanvas(),
+        onError: (error) => {
+          this.refuse(error);
+          this.end();
+        },
+        onLoad: () => {
+          this.describeCanvas();
+          this.figure.classList.add("open");
+          this.end();
+        },
       });
-      this.figure.classList.add("open");
+      return ended;
     }
 
     /** What takes the keys is what a screen reader should tell of. */
@@ -354,6 +362,7 @@
       this.hide();
       this.deck.finalize();
       this.deck = this.canvas = null;
+      this.end();
       this.stage.querySelectorAll(":scope > canvas, :scope > div:not(.tip)").forEach((part) => part.remove());
       this.figure.classList.remove("open");
     }
@@ -501,13 +510,13 @@
     }
 
     point(event) {
-      if (!this.deck || event.buttons) return;
+      if (!this.canvas || event.buttons) return;
       const box = this.stage.getBoundingClientRect();
       this.pointer = [event.clientX - box.left, event.clientY - box.top];
       if (this.waiting) return;
       this.waiting = requestAnimationFrame(() => {
         this.waiting = null;
-        if (!this.deck) return;
+        if (!this.canvas) return;
         const i = this.nearest(...this.pointer);
         if (i < 0) this.hide();
         else if (i !== this.at) this.show(i);

@@ -312,9 +312,9 @@ def test_choices_made_while_a_map_opens_hold_once_it_is_open(read: Callable[...,
             const map = figure.pointMap;
             map.near = true;
             map.open();
-            const colour = figure.querySelector("select");
-            colour.value = "name";
-            colour.dispatchEvent(new Event("change"));
+            const color = figure.querySelector("select");
+            color.value = "name";
+            color.dispatchEvent(new Event("change"));
             figure.querySelector("[value='3']").click();
         }"""
     )
@@ -356,6 +356,25 @@ def test_a_double_click_leads_from_an_image_to_its_cluster(read: Callable[..., V
     )
     visit.page.wait_for_url("**#descriptor-2-cluster-2")
     assert visit.page.locator("#descriptor-2-cluster-2").is_visible()
+    assert visit.errors == []
+
+
+def test_an_image_that_is_looked_for_while_a_map_opens_is_shown_once_it_is_open(
+    read: Callable[..., Visit],
+) -> None:
+    visit = read(sparse_page(), viewport={"width": 1200, "height": 250})
+    figure = visit.page.locator("#descriptor-1 figure.map")
+    figure.evaluate(
+        """(figure) => {
+            figure.pointMap.near = true;
+            figure.pointMap.open();
+            const search = figure.querySelector("[type=search]");
+            search.value = "00003";
+            search.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter" }));
+        }"""
+    )
+    figure.locator(".tip").wait_for()
+    assert figure.locator(".tip-path").inner_text() == "1/00003.jpg"
     assert visit.errors == []
 
 
