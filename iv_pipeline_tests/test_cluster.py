@@ -187,7 +187,9 @@ def test_no_thread_stays_connected_to_a_cluster_that_is_left(cluster: Cluster) -
     assert list(map_batches(lambda i: i, 2)) == [0, 1]
     assert any(thread.name == "IO loop" for thread in threading.enumerate())
     use_cluster(None)
-    wait_for("the end of the client's threads", lambda: all(t.name != "IO loop" for t in threading.enumerate()))
+    wait_for(
+        "the end of the client's threads", lambda: all(t.name != "IO loop" for t in threading.enumerate())
+    )
 
 
 @pytest.mark.usefixtures("on_cluster")

@@ -9,7 +9,7 @@ from iv_pipeline.assets.clustering_trials import clustering_trials
 from iv_pipeline.assets.clusters import clusters
 from iv_pipeline.assets.comparison import comparison, crossings, disagreements, ranking
 from iv_pipeline.assets.drift import drift
-from iv_pipeline.assets.evaluation import evaluation
+from iv_pipeline.assets.evaluation import descriptor_accuracy, evaluation
 from iv_pipeline.assets.final import final, ranked_outliers, summary
 from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
@@ -52,7 +52,6 @@ STAGES: tuple[Stage, ...] = (
     projection,
     cluster_profiles,
     model,
-    evaluation,
     final,
     changes,
     comparison,
@@ -62,6 +61,8 @@ STAGES: tuple[Stage, ...] = (
     ranked_outliers,
     attributes,
     review,
+    evaluation,
+    descriptor_accuracy,
     summary,
     accepted_models,
     labelled_batch,

@@ -1,7 +1,7 @@
 """Stages `attributes` and `review`: the answer for every image, and what to ask next."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import GROUPS, Settings
 from iv_pipeline.learn.attribute_labelling import UNUSABLE
 from iv_pipeline.learn.attributes import predict_values, settled_share
-from iv_pipeline.learn.questions import first_questions, rank_questions, tree_candidates
+from iv_pipeline.learn.questions import first_questions, posterior, rank_questions, tree_candidates
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
@@ -50,10 +50,7 @@ def attributes(
     asked = read_asked(settings.data_root, settings.config.attributes, fit, settings.config.seed)
     columns: dict[str, Any] = {IMAGE_PATH: paths}
     for name, model in fit_answers(asked, joint_features).items():
-        value, confidence = predict_values(model, X, usable)
-        for answer in asked.answers[name]:
-            if answer.is_fact and answer.value is not None:  # what people say of a single image is certain
-                value[answer.members], confidence[answer.members] = answer.value, 1
+        value, confidence = predict_values(model, X, usable, asked.answers[name])
         columns |= {name: value, f"{name}_confidence": confidence}
         context.log.info("attributes · %s · %d answers", name, len(asked.answers[name]))
     frame = pd.DataFrame(columns)
@@ -101,13 +98,17 @@ def review(
     done = np.flatnonzero(np.isin(nodes, list(asked.clusters[GROUPS]))).tolist()
     known = np.zeros(len(paths), bool)
     known[asked.images] = True
+    values = {
+        name: (attributes[name].to_numpy(object), attributes[f"{name}_confidence"].to_numpy(float))
+        for name in config.attributes
+    }
     questions = rank_questions(
         candidates,
-        posterior_of(attributes, config.attributes),
+        {name: p for name, pair in values.items() if (p := posterior(*pair)).size},
         done,
         config.review.questions,
         first=first_questions(tree, nodes),
-        density=_density(joint_features),
+        density=density_of(joint_features),
         known=known,
     )
     asking = []
@@ -136,27 +137,8 @@ def review(
     )
 
 
-def _density(joint_features: VectorTable) -> np.ndarray:
+def density_of(joint_features: VectorTable) -> np.ndarray:
     """How typical each image is, in (0, 1] by its distance to its neighbors; 0 for images without features."""
     distances = joint_features.vectors("distances").to_array()
     density: np.ndarray = np.nan_to_num(1 / (1 + distances.mean(axis=1)))
     return density
-
-
-def posterior_of(attributes: pd.DataFrame, names: Mapping[str, object]) -> dict[str, np.ndarray]:
-    """Probabilities of each value: what is not the confidence of the value given is spread over the others.
-
-    Empty before any answer.
-    """
-    found = {}
-    for name in names:
-        codes, values = pd.factorize(attributes[name].where(attributes[name] != ""))
-        if not len(values):
-            continue
-        confidence = attributes[f"{name}_confidence"].to_numpy(float)
-        p = np.repeat(((1 - confidence) / max(len(values) - 1, 1))[:, None], len(values), axis=1)
-        known = codes >= 0
-        p[~known] = 0
-        p[known, codes[known]] = confidence[known]
-        found[name] = p
-    return found

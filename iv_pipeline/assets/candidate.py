@@ -20,7 +20,7 @@ from iv_pipeline.assets.clustering_trials import clustering_trials
 from iv_pipeline.assets.clusters import clusters
 from iv_pipeline.assets.comparison import comparison, crossings, disagreements, ranking
 from iv_pipeline.assets.delivery import open_delivery
-from iv_pipeline.assets.evaluation import evaluation
+from iv_pipeline.assets.evaluation import descriptor_accuracy, evaluation
 from iv_pipeline.assets.final import final, ranked_outliers, summary
 from iv_pipeline.assets.hierarchy import hierarchy
 from iv_pipeline.assets.image_index import image_index
@@ -51,11 +51,11 @@ from iv_pipeline.storage.versions import ModelSet, files_below, link
 BEFORE = (image_index, views, image_quality, joint_features, groups, ranked_outliers)
 BY_DESCRIPTOR = (
     *(init, statistics, scaled, pca, scaled_pca, clustering_trials, representation, neighbors, hierarchy),
-    *(clusters, outliers, projection, cluster_profiles, model, evaluation, final, changes),
+    *(clusters, outliers, projection, cluster_profiles, model, final, changes),
 )
 AFTER = (
     *(comparison, crossings, disagreements, ranking),
-    *(attributes, review, summary),
+    *(attributes, review, evaluation, descriptor_accuracy, summary),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (*BEFORE, *BY_DESCRIPTOR, *AFTER)}
 

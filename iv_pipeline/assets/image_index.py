@@ -13,6 +13,10 @@ from iv_pipeline.storage.tables import IMAGE_PATH
 
 VEHICLE = "vehicle_id"
 """Column of the vehicle that an image shows, where the paths carry one."""
+LABEL = "label"
+"""Columns of true labels are this, or begin with it and an underscore."""
+MAX_VALUES = 100
+IMAGES_PER_VALUE = 5
 
 
 @stage(
@@ -49,6 +53,21 @@ def image_index(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Se
 
 def _known(frame: pd.DataFrame, column: str) -> int:
     return int(frame[column].notna().sum()) if column in frame else 0
+
+
+def true_labels(image_index: pd.DataFrame) -> "dict[str, pd.Series[str]]":
+    """True labels by attribute, missing where unknown; a column ``label_color`` is of the attribute ``color``.
+
+    Columns that do not tell kinds of images are left out: those of one value, of more than `MAX_VALUES`, or of
+    fewer than `IMAGES_PER_VALUE` images a value, such as numbers and remarks.
+    """
+    names = [name for name in image_index if str(name) == LABEL or str(name).startswith(f"{LABEL}_")]
+    found = {}
+    for name in names:
+        n_values, n_known = image_index[name].nunique(), int(image_index[name].notna().sum())
+        if 2 <= n_values <= min(MAX_VALUES, n_known / IMAGES_PER_VALUE):
+            found[str(name).removeprefix(f"{LABEL}_")] = image_index[name]
+    return found
 
 
 def require_same_images(image_index: pd.DataFrame, paths: "pd.Series[str]", what: str) -> None:

@@ -25,10 +25,9 @@ from iv_pipeline.storage.versions import ModelSet, accepted
     partitioned=False,
     deps=["accepted_models"],
     ins=dict.fromkeys(
-        ("pca", "clustering_trials", "cluster_profiles", "final", "changes", "projection", "evaluation"),
-        PARTIAL,
+        ("pca", "clustering_trials", "cluster_profiles", "final", "changes", "projection"), PARTIAL
     ),
-    code_version="6",
+    code_version="7",
 )
 def report(
     context: dg.AssetExecutionContext,
@@ -44,7 +43,8 @@ def report(
     final: dict[str, pd.DataFrame],
     changes: dict[str, pd.DataFrame],
     projection: dict[str, pd.DataFrame],
-    evaluation: dict[str, pd.DataFrame],
+    evaluation: pd.DataFrame,
+    descriptor_accuracy: pd.DataFrame,
     crossings: pd.DataFrame,
     attributes: pd.DataFrame,
     review: pd.DataFrame,
@@ -62,6 +62,7 @@ def report(
         changes=changes,
         projection=projection,
         evaluation=evaluation,
+        descriptor_accuracy=descriptor_accuracy,
         variance={name: _variance(maps) for name, maps in pca.items()},
         constant={name: _constant_features(settings, name) for name in final},
         names={name: given_names(settings.data_root, name) for name in final},

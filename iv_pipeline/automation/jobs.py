@@ -20,7 +20,6 @@ RECLUSTER = (
     "projection",
     "cluster_profiles",
     "model",
-    "evaluation",
     "final",
     "changes",
 )
@@ -32,6 +31,8 @@ SUMMARISE = (
     "ranking",
     "attributes",
     "review",
+    "evaluation",
+    "descriptor_accuracy",
     "summary",
     "accepted_models",
     "report",
@@ -48,7 +49,7 @@ _JOBS = {
     ),
     "summarise": (
         SUMMARISE,
-        "What looks at all descriptors: comparison, attributes, summary, accepted models, report.",
+        "What looks at all descriptors: comparison, attributes, evaluation, accepted models, report.",
     ),
     "label_batch": (
         ("labelled_batch", "drift"),
@@ -59,8 +60,8 @@ _JOBS = {
         "Takes what has come since into the fit, and accepts the new one if it is not worse.",
     ),
     "answer": (
-        ("attributes", "review"),
-        "After answers in Names: attributes of every image, and what to ask next.",
+        ("attributes", "review", "descriptor_accuracy"),
+        "After answers in Names: attributes of every image, what to ask next, which descriptor tells what.",
     ),
     "refresh_report": (("report",), "The report alone, from what is there."),
 }

@@ -69,6 +69,15 @@ class Votes(NamedTuple):
     weights: NDArray[np.float64]
     groups: NDArray[np.int64]
 
+    @property
+    def looked_at(self) -> Votes:
+        """Those on images that a person looked at."""
+        return self.take(self.weights >= 1)
+
+    def take(self, kept: NDArray[np.bool_]) -> Votes:
+        """Some of the votes."""
+        return Votes(self.rows[kept], self.labels[kept], self.weights[kept], self.groups[kept])
+
 
 def votes_of(answers: Sequence[Answer], n_rows: int) -> Votes:
     """Votes of rows that answers about one attribute give.
@@ -147,8 +156,7 @@ def votes_on(answers: Sequence[Answer], usable: NDArray[np.bool_]) -> Votes:
     """
     told = [answer for answer in answers if not answer.is_fact or usable[answer.members[0]]]
     votes = votes_of(told, len(usable))
-    kept = usable[votes.rows]
-    return Votes(votes.rows[kept], votes.labels[kept], votes.weights[kept], votes.groups[kept])
+    return votes.take(usable[votes.rows])
 
 
 def fit_votes(votes: Votes, X: NDArray[np.floating[Any]]) -> AttributeClassifier | None:
@@ -169,7 +177,10 @@ def fit_votes(votes: Votes, X: NDArray[np.floating[Any]]) -> AttributeClassifier
 
 
 def predict_values(
-    model: AttributeClassifier | None, X: NDArray[np.float32], usable: NDArray[np.bool_]
+    model: AttributeClassifier | None,
+    X: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    answers: Sequence[Answer] = (),
 ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
     """Value and confidence of every row, empty and 0 without a model.
 
@@ -181,6 +192,8 @@ def predict_values(
         Shape ``(n_rows, n_features)``, finite where usable.
     usable
         Rows that something can be said of, shape ``(n_rows,)``; the others have an empty value and confidence 0.
+    answers
+        What was answered: of a single image it is certain, whatever a model says.
 
     Returns
     -------
@@ -196,4 +209,7 @@ def predict_values(
         confidence[usable] = p.max(axis=1)
         if len(model.classes_) == 1:  # another value may yet come: Laplace's rule of succession
             confidence[usable] = (model.n_answers_ + 1) / (model.n_answers_ + 2)
+    for answer in answers:
+        if answer.is_fact and answer.value is not None:
+            value[answer.members], confidence[answer.members] = answer.value, 1
     return value, confidence

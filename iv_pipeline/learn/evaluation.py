@@ -1,8 +1,4 @@
-"""How good automatic labelling is, where true labels exist. Labels judge; they never choose.
-
-The effort of labelling is what a person looks at: some images of each cluster, whose name all images of the
-cluster get. It is weighed against looking at as many images at random, whose names their neighbours get.
-"""
+"""How good labels are, by true labels or by what people said. These judge; they never choose."""
 
 from __future__ import annotations
 
@@ -11,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.learn.neighbors import nearest
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
+    from iv_pipeline.learn.attributes import Votes
+
 NAMED_SHARE = 0.7
-RANDOM_DRAWS = 5
-NOISE = -1
+ACCURACY_COLUMNS = ("attribute", "judged_by", "descriptor", "n_images", "accuracy", "rank")
 
 
 def label_accuracy(labels: NDArray[np.int32], truth: pd.Series[Any], seed: int = 0) -> float:
@@ -96,89 +91,77 @@ def judge_ranking(wanted: NDArray[np.bool_], contamination: float) -> dict[str, 
     }
 
 
-def effort_curve(
-    fitted: tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]],
-    unseen: tuple[NDArray[np.int32], NDArray[np.float32]],
-    truth: tuple[NDArray[np.str_], NDArray[np.str_]],
-    *,
-    exemplars: Sequence[int] = (1, 3, 10),
+def descriptor_accuracy(
+    clusters: Mapping[str, NDArray[np.int32]],
+    labels: Mapping[str, pd.Series[Any]],
+    votes: Mapping[str, Votes],
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy on unseen images by what a person looked at: exemplars of clusters, or images at random.
+    """How well the clusters of each descriptor tell each attribute.
 
     Parameters
     ----------
-    fitted
-        Of the images of the fit: cluster, −1 for noise; confidence; vector.
-    unseen
-        Of images that took no part in it: cluster, as a model labels them, and vector.
-    truth
-        True labels of both. Of the images of the fit, only those that a person looks at are used.
-    exemplars
-        Images that a person looks at of each cluster, spread from the surest to the least sure; their majority
-        names it.
+    clusters
+        Cluster of each row by descriptor, −1 for noise, shape ``(n_rows,)`` each.
+    labels
+        True labels by attribute, missing where unknown.
+    votes
+        What people said of rows, by attribute.
     seed
-        Of the images at random, the mean of `RANDOM_DRAWS` draws.
+        As for `label_accuracy`.
 
     Returns
     -------
     pandas.DataFrame
-        `strategy`, ``clusters`` or ``random``; `clusters_named`, the largest first; `exemplars` of each;
-        `images`, which a person looked at; `accuracy` on the unseen images, unnamed ones counted as wrong.
+        `ACCURACY_COLUMNS`; `judged_by` is ``labels`` (see `label_accuracy`) or ``answers`` (see `vote_accuracy`),
+        `n_images` are those that judge, `rank` is 1 for the most accurate descriptor. Attributes that nothing is
+        known of are left out.
     """
-    cluster, confidence, X = fitted
-    numbers, sizes = np.unique(cluster[cluster != NOISE], return_counts=True)
-    by_size = numbers[np.argsort(-sizes, kind="stable")]
-    rows: list[dict[str, Any]] = []
-    for each in exemplars:
-        looked = {int(c): _spread(np.flatnonzero(cluster == c), confidence, each) for c in by_size}
-        names = {c: _majority(truth[0][seen]) for c, seen in looked.items()}
-        for n_named in _steps(len(by_size)):
-            named = by_size[:n_named].tolist()
-            given = pd.Series(unseen[0]).map({c: names[c] for c in named}).to_numpy()
-            n_images = sum(len(looked[c]) for c in named)
-            rows.append(_point("clusters", n_named, each, n_images, float(np.mean(given == truth[1]))))
-    for n_images in sorted({row["images"] for row in rows}):
-        draws = [_at_random(X, unseen[1], truth, n_images, seed + i) for i in range(RANDOM_DRAWS)]
-        rows.append(_point("random", 0, 0, n_images, float(np.mean(draws))))
-    return pd.DataFrame(rows)
+    rows: list[tuple[str, str, str, int, float]] = []
+    for attribute, truth in labels.items():
+        n_known = int(truth.notna().sum())
+        rows += [
+            (attribute, "labels", name, n_known, label_accuracy(cluster, truth, seed))
+            for name, cluster in clusters.items()
+        ]
+    for attribute, said in votes.items():
+        looked_at = said.looked_at
+        rows += [
+            (attribute, "answers", name, len(np.unique(looked_at.rows)), vote_accuracy(cluster, looked_at))
+            for name, cluster in clusters.items()
+        ]
+    frame = pd.DataFrame(rows, columns=list(ACCURACY_COLUMNS[:-1])).dropna(subset="accuracy")
+    judged = frame.groupby(["attribute", "judged_by"], sort=False)["accuracy"]
+    frame["rank"] = judged.rank(method="min", ascending=False).astype("Int64")
+    return frame.reset_index(drop=True)
 
 
-def _steps(n_clusters: int) -> list[int]:
-    """Numbers of clusters to stop at: about a fifth, two fifths, ... of them."""
-    return sorted({max(1, round(n_clusters * share)) for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)})
+def vote_accuracy(cluster: NDArray[np.int32], votes: Votes) -> float:
+    """Share of the votes that the other answers foretell: the majority of their votes in the same cluster.
+
+    Where no other answer has a vote in a cluster, the majority of all other votes counts. NaN with fewer than two
+    answers.
+
+    Parameters
+    ----------
+    cluster
+        Cluster of each row, −1 for noise, which counts as a cluster, shape ``(n_rows,)``.
+    votes
+        What people said of rows.
+    """
+    answers, answer = np.unique(votes.groups, return_inverse=True)
+    if len(answers) < 2:
+        return float("nan")
+    code = np.unique(votes.labels, return_inverse=True)[1]
+    place = np.unique(cluster[votes.rows], return_inverse=True)[1]
+    part = np.unique(answer * (place.max() + 1) + place, return_inverse=True)[1]
+    of_others = _counts(place, code)[place] - _counts(part, code)[part]
+    anywhere = _counts(np.zeros_like(code), code) - _counts(answer, code)[answer]
+    found = np.where(of_others.any(axis=1), of_others.argmax(axis=1), anywhere.argmax(axis=1))
+    return float(np.mean(found == code))
 
 
-def _spread(rows: NDArray[np.int64], confidence: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """At most `n` rows, evenly spread over their order from the surest to the least sure."""
-    ordered = rows[np.argsort(-confidence[rows], kind="stable")]
-    n = min(n, len(rows))
-    return ordered[((np.arange(n) + 0.5) * len(rows) / n).astype(np.int64)]
-
-
-def _majority(labels: NDArray[np.str_]) -> str:
-    values, counts = np.unique(labels, return_counts=True)
-    return str(values[counts.argmax()])
-
-
-def _at_random(
-    X: NDArray[np.float32],
-    unseen: NDArray[np.float32],
-    truth: tuple[NDArray[np.str_], NDArray[np.str_]],
-    n_images: int,
-    seed: int,
-) -> float:
-    """Accuracy when as many random images are labelled and each unseen one gets the label of the nearest."""
-    known = np.random.default_rng(seed).choice(len(X), n_images, replace=False)
-    found = nearest(unseen, np.ascontiguousarray(X[known]), 1)[:, 0]
-    return float(np.mean(truth[0][known][found] == truth[1]))
-
-
-def _point(strategy: str, clusters: int, exemplars: int, images: int, accuracy: float) -> dict[str, Any]:
-    return {
-        "strategy": strategy,
-        "clusters_named": clusters,
-        "exemplars": exemplars,
-        "images": images,
-        "accuracy": accuracy,
-    }
+def _counts(group: NDArray[np.int64], code: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each code occurs in each group, shape ``(n_groups, n_codes)``."""
+    shape = int(group.max()) + 1, int(code.max()) + 1
+    return np.bincount(group * shape[1] + code, minlength=shape[0] * shape[1]).reshape(shape)

@@ -10,33 +10,19 @@ import pandas as pd
 
 from iv_pipeline.engine import ArrayBatches, BatchedMatrix, blas_threads, map_rows
 from iv_pipeline.learn.clustering import (
-    ALGORITHMS,
     NOISE,
     Attachment,
     Clustering,
     MixtureModel,
     NeighborModel,
     PrototypeModel,
-    Space,
-    fit_clusters,
-)
-from iv_pipeline.learn.pca import fit_pca
-from iv_pipeline.learn.representation import (
-    RECIPES,
-    Embedder,
-    Interpolation,
-    Placement,
-    Reduction,
-    embed_parts,
-    fit_block_maps,
 )
 from iv_pipeline.learn.rows import Vectors, as_matrix
-from iv_pipeline.learn.scaling import fit_scaler
-from iv_pipeline.learn.statistics import compute_statistics, finite_rows
+from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.learn.validity import NOT_FINITE, REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -290,84 +276,3 @@ class Labeller:
         return self.representation.place(
             self.representation.reduce(as_matrix(X, self.representation.n_features))
         )
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A fit on some rows.
-
-    Attributes
-    ----------
-    labeller
-        Labels others.
-    clustering
-        Of the rows.
-    vectors
-        What was clustered, shape ``(n_rows, n_components)``.
-    """
-
-    labeller: Labeller
-    clustering: Clustering
-    vectors: NDArray[np.float32]
-
-
-def fit_labeller(
-    X: NDArray[np.float32],
-    widths: Sequence[int],
-    *,
-    scaler: str,
-    representation: str,
-    algorithm: str,
-    parameters: Mapping[str, Any],
-    variance: tuple[float, float] = (0.9, 0.95),
-    max_components: int = 200,
-    embedder: Embedder | None = None,
-    n_neighbors: int = 50,
-    min_samples: int = 10,
-) -> Labelled:
-    """From raw rows that fit in memory to what labels others, as the stages do it for a whole delivery.
-
-    Parameters
-    ----------
-    X
-        Raw descriptors, finite, shape ``(n_rows, n_features)``.
-    widths
-        Features of each block; one for a descriptor alone.
-    scaler, representation, algorithm, parameters
-        What to cluster, and how; a scaler's name, one of `iv_pipeline.learn.representation.RECIPES`, one of
-        `iv_pipeline.learn.clustering.ALGORITHMS` and its parameters as tried.
-    variance
-        Share that plain components keep, and that those of each block keep for other representations.
-    max_components
-        Of each.
-    embedder
-        How rows are embedded, and the seed of all that is random.
-    n_neighbors, min_samples
-        Of the neighbour graph, and of core distances.
-    """
-    embedder = embedder or Embedder()
-    seed, matrix, recipe = embedder.seed, ArrayBatches(X), RECIPES[representation]
-    statistics = compute_statistics(matrix)
-    turned: Reduction | Placement
-    if representation == "pca":
-        turned = Reduction(
-            fit_pca(statistics, fit_scaler(scaler, statistics, widths), variance[0], max_components)
-        )
-    else:
-        reduction, kept = fit_block_maps(statistics, widths, recipe, variance[1], max_components)
-        turned = reduction
-        if recipe.embed:
-            source, parts = reduction.reduce(matrix), recipe.parts(kept)
-            embedding = embed_parts(source, kept, parts, embedder)
-            turned = Placement(reduction, Interpolation(parts, source, embedding, seed=seed))
-    vectors = embedding if recipe.embed else turned.reduce(matrix)
-    space = Space(vectors, seed, n_neighbors, min_samples)
-    clustering = fit_clusters(ALGORITHMS[algorithm], space, parameters)
-    rule = rule_of(clustering)
-    model = (
-        NeighborModel(vectors, clustering.labels, space.hierarchy.core_distances, rule, seed)
-        if isinstance(rule, Attachment)
-        else rule
-    )
-    numbers = np.arange(n_labels_of(rule), dtype=np.int32)
-    return Labelled(Labeller(turned, model, numbers), clustering, vectors)

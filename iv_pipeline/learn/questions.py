@@ -110,6 +110,32 @@ def first_questions(tree: GroupTree, nodes: NDArray[np.int64], n: int = FIRST_GR
     return [position[int(node)] for node in largest_first if int(node) in position]
 
 
+def posterior(value: NDArray[Any], confidence: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Probability of each value of an attribute for each row, as `rank_questions` takes it.
+
+    What is not the confidence of a row's value is spread evenly over the others.
+
+    Parameters
+    ----------
+    value
+        Value of each row, empty where nothing is known, shape ``(n_rows,)``.
+    confidence
+        Its probability, shape ``(n_rows,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(n_rows, n_values)``; rows of zeros where nothing is known.
+    """
+    values, codes = np.unique(value.astype(np.str_), return_inverse=True)
+    is_known, n_values = values[codes] != "", int((values != "").sum())
+    codes = codes - (len(values) - n_values)  # the empty one, if there is one, sorts first
+    p = np.repeat(((1 - confidence) / max(n_values - 1, 1))[:, None], n_values, axis=1).astype(np.float64)
+    p[~is_known] = 0
+    p[is_known, codes[is_known]] = confidence[is_known]
+    return p
+
+
 def rank_questions(
     candidates: Sequence[Candidate],
     posterior: Mapping[str, NDArray[np.floating[Any]]],

@@ -29,6 +29,7 @@ from iv_pipeline.report.sections import (
     single_descriptors,
 )
 from iv_pipeline.report.verdict import judge, summary_table
+from iv_pipeline.report.worth import describe_worth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +58,8 @@ class ReportData:
         Frames of the stages `clustering_trials`, `cluster_profiles`, `final` and `projection`, by descriptor.
     changes
         Frames of that stage by descriptor.
-    evaluation
-        Frames of that stage by descriptor; empty where there are no labels.
+    evaluation, descriptor_accuracy
+        Frames of these stages; None or empty where there are no labels, and, for the latter, no answers.
     variance
         Explained variance ratio of the components behind each scaler, by descriptor.
     constant
@@ -88,7 +89,6 @@ class ReportData:
     final: dict[str, pd.DataFrame] = field(default_factory=dict)
     changes: dict[str, pd.DataFrame] = field(default_factory=dict)
     projection: dict[str, pd.DataFrame] = field(default_factory=dict)
-    evaluation: dict[str, pd.DataFrame] = field(default_factory=dict)
     variance: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
     constant: dict[str, list[int]] = field(default_factory=dict)
     names: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -98,6 +98,8 @@ class ReportData:
     notices: list[str] = field(default_factory=list)
     attributes: pd.DataFrame | None = None
     review: pd.DataFrame | None = None
+    evaluation: pd.DataFrame | None = None
+    descriptor_accuracy: pd.DataFrame | None = None
 
     @property
     def descriptors(self) -> list[str]:
@@ -129,6 +131,7 @@ def render_report(data: ReportData) -> str:
         images=images,
         labels=[label["title"] for label in images["labels"]],
         answers=describe_answers(data.attributes, data.review),
+        worth=describe_worth(data.evaluation, data.descriptor_accuracy),
         verdict=judge(data.summary),
         about=describe_delivery(data.notices, data.final),
         changes=changes_of(data.changes, data.summary),
@@ -161,7 +164,6 @@ def _sections(data: ReportData) -> list[DescriptorSection]:
             data.profiles.get(name),
             data.final.get(name),
             data.projection.get(name),
-            data.evaluation.get(name),
             data.variance.get(name),
             data.names.get(name, {}),
             points_of(

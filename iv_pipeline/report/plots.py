@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,8 @@ CRITERIA = {
     "davies_bouldin": "Davies–Bouldin (less is better)",
 }
 """Of clusterings, and how they are read."""
+MAX_PANELS = 6
+"""Attributes whose curves are drawn."""
 _ON_LOG_SCALE = ("calinski_harabasz",)
 _IN_LINE = ("kmeans", "agglomerative")
 """Algorithms that take a number of clusters, and are tried with several."""
@@ -229,26 +232,37 @@ def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, columns: int = 4) 
     )
 
 
-def effort_curve(points: pd.DataFrame, *, transparent: bool = False) -> bytes:
-    """Accuracy of labelling against the images that a person looked at, as PNG.
+def learning_curves(points: pd.DataFrame, *, transparent: bool = False) -> bytes:
+    """Accuracy of each attribute against the number of answers, as PNG.
 
     Parameters
     ----------
     points
-        As `iv_pipeline.learn.evaluation.effort_curve` makes them.
+        As `iv_pipeline.learn.simulation.learning_curve` makes them.
     transparent
         Leave out the white ground; `on_dark` then makes what a dark page shows.
     """
-    figure, axes = _axes(5.0, 3.2, transparent=transparent)
-    clusters = points[points["strategy"] == "clusters"]
-    for (exemplars, curve), color in zip(clusters.groupby("exemplars"), SCALER_COLORS.values(), strict=False):
-        label = f"{exemplars} {'image' if exemplars == 1 else 'images'} a cluster"
-        axes.plot(curve["images"], 100 * curve["accuracy"], "o-", ms=3.5, color=color, label=label)
-    random = points[points["strategy"] == "random"]
-    axes.plot(random["images"], 100 * random["accuracy"], "--", color=INK, label="images at random")
-    axes.set(xscale="log", xlabel="images looked at (log scale)", ylabel="unseen images right, %")
-    # above: the curves fill the rest
-    axes.legend(frameon=False, fontsize=7.5, labelcolor=INK, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    names = list(dict.fromkeys(points["attribute"]))[:MAX_PANELS]
+    asked, random = itertools.islice(SCALER_COLORS.values(), 2)
+    figure, panels = _grid(3.2 * max(len(names), 2), 3.3, 1, len(names), transparent=transparent)
+    for axes, name in zip(panels, names, strict=True):
+        own = points[points["attribute"] == name].set_index("strategy")
+        for strategy, measure, style, color, label in (
+            ("questions", "accuracy", "o-", asked, "right, questions"),
+            ("questions", "coverage_95", "o:", asked, "labeled at 95 % right, questions"),
+            ("random", "accuracy", "s--", random, "right, images at random"),
+        ):
+            curve = own[own.index == strategy]
+            axes.plot(curve["n_answers"], 100 * curve[measure], style, ms=3, color=color, label=label)
+        ceiling = 100 * float(own["accuracy"].loc["all labels"])
+        axes.axhline(ceiling, color=INK, linewidth=0.9, linestyle="-.", label="right, all labels")
+        axes.set_title(_plain(name), fontsize=8.5, color=INK)
+        axes.set(xlabel="answers", ylim=(0, 100))
+    panels[0].set_ylabel("images not looked at, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7.5, labelcolor=INK
+    )
     return _png(figure)
 
 

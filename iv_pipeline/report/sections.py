@@ -94,15 +94,6 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How right labelling is on unseen images, for what a person did."""
-
-    work: str
-    images: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class CrossTable:
     """Of each cluster of one descriptor, the shares that fall into those of another; rows and columns by size."""
 
@@ -148,8 +139,6 @@ class DescriptorSection:
     curve: Plot | None
     criteria: Plot | None
     variance: Plot | None
-    effort_curve: Plot | None
-    effort: list[Effort]
     criterion: str
     trials: list[dict[str, Any]]
     bars: list[Bar]
@@ -201,7 +190,6 @@ def describe_descriptor(
     profiles: pd.DataFrame | None,
     final: pd.DataFrame | None,
     projection: pd.DataFrame | None,
-    evaluation: pd.DataFrame | None,
     variance: Mapping[str, NDArray[np.float64]] | None,
     given: Mapping[int, str],
     points: dict[str, Any] | None,
@@ -215,7 +203,7 @@ def describe_descriptor(
         Start of the section's anchors in the page.
     name
         Of the descriptor.
-    trials, profiles, final, projection, evaluation
+    trials, profiles, final, projection
         Frames of its stages, None where a stage has not run.
     variance
         Explained variance ratio of its components behind each scaler.
@@ -241,8 +229,6 @@ def describe_descriptor(
         curve=plot_of(plots.selection_curve, trials),
         criteria=plot_of(plots.criteria_curves, trials),
         variance=plot_of(plots.variance_curve, variance),
-        effort_curve=plot_of(plots.effort_curve, evaluation),
-        effort=_effort(evaluation),
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),
         bars=_bars(sizes),
@@ -288,27 +274,6 @@ def plot_of(draw: Callable[..., bytes], data: pd.DataFrame | Mapping[str, Any] |
     light = draw(data, transparent=True)
     width, height = Image.open(io.BytesIO(light)).size
     return Plot(data_uri(light), data_uri(plots.on_dark(light)), width, height)
-
-
-def _effort(evaluation: pd.DataFrame | None) -> list[Effort]:
-    """All clusters named, by more and more of their images; every label there is; as many images at random."""
-    if evaluation is None or evaluation.empty:
-        return []
-    clusters = evaluation[evaluation["strategy"] == "clusters"]
-    all_named = clusters[clusters["clusters_named"] == clusters["clusters_named"].max()]
-    random = evaluation[evaluation["strategy"] == "random"].set_index("images")["accuracy"]
-    rows = []
-    for row in all_named.sort_values("exemplars").to_dict("records"):
-        n, images = int(row["exemplars"]), int(row["images"])
-        work = f"name every cluster by {n} of its images" if n > 1 else "name every cluster by one image"
-        rows.append(Effort(work, images, number(row["accuracy"])))
-        if images in random.index:
-            rows.append(Effort("label as many images at random instead", images, number(random[images])))
-    every = evaluation[evaluation["strategy"] == "every label"].to_dict("records")
-    return rows + [
-        Effort("name every cluster by all labels of the fit", int(row["images"]), number(row["accuracy"]))
-        for row in every
-    ]
 
 
 def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:

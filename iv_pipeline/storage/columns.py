@@ -149,13 +149,6 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "contact_sheet": "JPEG of its exemplars",
         "identity_agreement": "how surely other photos of its vehicles lie in it too",
     },
-    "evaluation": {
-        "strategy": "what a person does: name clusters, label images at random, or every label there is",
-        "clusters_named": "the largest first",
-        "exemplars": "images looked at in each cluster",
-        "images": "that a person looks at in all",
-        "accuracy": "share of unseen images that get the right label",
-    },
     "final": {
         "confidence": "in [0, 1]: nearness of the others of its cluster by all descriptors, for any algorithm",
         "status": "ok, noise, or why the row cannot be used",
@@ -229,6 +222,24 @@ OF_TABLE: dict[str, dict[str, str]] = {
     "disagreements": {
         "disagreement": "in bits: large if hardly any other image lies in the same clusters of two descriptors"
     },
+    "evaluation": {
+        "attribute": "a label column, without its prefix",
+        "strategy": "questions, as many images at random, or all labels: the ceiling",
+        "n_answers": "answers that a simulated person gave",
+        "n_images": "images that were looked at",
+        "accuracy": "share of the images not looked at that get the right value",
+        "coverage_90": "largest share of them, the surest, of which 90 % are right",
+        "coverage_95": "likewise, 95 %",
+        "coverage_98": "likewise, 98 %",
+        "calibration_error": "mean difference of confidence and accuracy over ten bins",
+    },
+    "descriptor_accuracy": {
+        "attribute": "as configured, or a label column without its prefix",
+        "judged_by": "answers of people, or true labels",
+        "n_images": "images whose value is known",
+        "accuracy": "share of them that get the right value from others in their cluster",
+        "rank": "1 tells the attribute best",
+    },
     "summary": {
         "rank": "1 agrees best with the other descriptors",
         "strength": "predictability with the panel of judges taken out",
@@ -255,7 +266,7 @@ TEXT: frozenset[str] = frozenset(
         ),
         *("algorithm", "parameters", "tried", "predicted_by", "criterion", "reason", "refit", "batches"),
         "names_lost",
-        *("kind", "images", "attributes"),
+        *("kind", "images", "attributes", "attribute", "strategy", "judged_by"),
     }
 )
 """Columns of text in the CSVs that are handed on: read back, they are what was written, and never a number."""

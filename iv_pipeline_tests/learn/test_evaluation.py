@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import average_precision_score
 
-from iv_pipeline.learn.evaluation import effort_curve, evaluate, judge_ranking, label_accuracy
+from iv_pipeline.learn.attributes import Votes
+from iv_pipeline.learn.evaluation import (
+    descriptor_accuracy,
+    evaluate,
+    judge_ranking,
+    label_accuracy,
+    vote_accuracy,
+)
 
 
 def test_accuracy_is_one_for_pure_clusters_and_chance_for_random_ones() -> None:
@@ -25,48 +32,62 @@ def test_unlabelled_images_are_not_judged() -> None:
     assert evaluate(labels, pd.Series([None] * 200)) == {}
 
 
-def kinds(n_rows: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eight clusters of four kinds: cluster, vector and true label of each row."""
+def votes(rows: list[int], labels: list[str], groups: list[int]) -> Votes:
+    return Votes(np.array(rows), np.array(labels), np.ones(len(rows)), np.array(groups))
+
+
+CLUSTER = np.array([0, 0, 0, 1, 1, 1], np.int32)
+
+
+def test_an_answer_is_foretold_by_others_in_its_cluster_and_never_by_itself() -> None:
+    one_each = votes([0, 1, 3, 4], ["bus", "bus", "van", "van"], [0, 1, 2, 3])
+    assert vote_accuracy(CLUSTER, one_each) == 1
+    assert vote_accuracy(np.zeros(6, np.int32), one_each) == 0  # of the others, most say the other value
+    of_one_answer = votes([0, 1, 3, 4], ["bus", "bus", "van", "van"], [0, 0, 1, 1])
+    assert vote_accuracy(CLUSTER, of_one_answer) == 0
+    assert np.isnan(vote_accuracy(CLUSTER, votes([0, 1], ["bus", "bus"], [0, 0])))
+
+
+def test_where_no_other_answer_is_in_a_cluster_what_is_most_frequent_counts() -> None:
+    alone = votes([0, 1, 2, 3], ["bus", "bus", "bus", "bus"], [0, 1, 2, 3])
+    assert vote_accuracy(CLUSTER, alone) == 1
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_votes_are_foretold_as_a_loop_over_them_does(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    cluster = rng.integers(8, size=n_rows).astype(np.int32)
-    X = np.eye(8)[cluster] * 4 + rng.normal(size=(n_rows, 8))
-    return cluster, X.astype(np.float32), np.array(["a", "b", "c", "d"])[cluster % 4]
+    given_ = votes(
+        rng.integers(6, size=20).tolist(),
+        rng.choice(list("abc"), 20).tolist(),
+        rng.integers(5, size=20).tolist(),
+    )
+    if len(set(given_.groups.tolist())) < 2:
+        return
+    right = []
+    for i in range(20):
+        others = given_.groups != given_.groups[i]
+        near = others & (CLUSTER[given_.rows] == CLUSTER[given_.rows[i]])
+        values = given_.labels[near if near.any() else others]
+        found, counts = np.unique(values, return_counts=True)
+        right.append(found[counts.argmax()] == given_.labels[i])
+    assert vote_accuracy(CLUSTER, given_) == pytest.approx(np.mean(right))
 
 
-def curve(truth_of_fit: np.ndarray | None = None) -> pd.DataFrame:
-    cluster, X, truth = kinds(800, 0)
-    unseen, U, judged = kinds(400, 1)
-    confidence = np.linspace(1, 0.1, 800).astype(np.float32)
-    known = truth if truth_of_fit is None else truth_of_fit
-    return effort_curve((cluster, confidence, X), (unseen, U), (known, judged))
-
-
-def test_naming_every_pure_cluster_by_one_image_labels_all_unseen_images() -> None:
-    points = curve().query("strategy == 'clusters' and exemplars == 1")
-    assert points["accuracy"].iloc[-1] == 1
-    assert points["images"].iloc[-1] == 8
-    assert points["accuracy"].is_monotonic_increasing
-    assert points["accuracy"].iloc[0] < 0.3
-
-
-def test_as_many_images_at_random_tell_less() -> None:
-    points = curve()
-    random = points.query("strategy == 'random'").set_index("images")["accuracy"]
-    named = points.query("strategy == 'clusters' and exemplars == 1").set_index("images")["accuracy"]
-    assert set(points.query("strategy == 'clusters'")["images"]) == set(random.index)
-    assert random[8] < 0.8 * named[8]
-    assert random.iloc[-1] > random.iloc[0]
-
-
-def test_only_images_that_a_person_looked_at_name_a_cluster() -> None:
-    cluster, _, truth = kinds(800, 0)
-    looked = np.zeros(800, bool)
-    for number in range(8):  # the middle one of each, as they are sorted by confidence
-        rows = np.flatnonzero(cluster == number)
-        looked[rows[len(rows) // 2]] = True
-    hidden = np.where(looked, truth, "nobody knows")
-    seen = curve(hidden).query("strategy == 'clusters' and exemplars == 1")
-    pd.testing.assert_frame_equal(seen, curve().query("strategy == 'clusters' and exemplars == 1"))
+def test_descriptors_are_ranked_for_each_attribute_by_labels_and_by_answers() -> None:
+    rng = np.random.default_rng(0)
+    kind, color = rng.integers(3, size=(2, 900))
+    clusters = {"sees kind": kind.astype(np.int32), "sees color": color.astype(np.int32)}
+    labels = {"kind": pd.Series(kind).astype(str), "color": pd.Series(color).astype(str)}
+    said = votes(list(range(60)), [str(kind[i]) for i in range(60)], [i // 2 for i in range(60)])
+    found = descriptor_accuracy(clusters, labels, {"kind": said, "color": said.take(np.zeros(60, bool))})
+    best = found[found["rank"] == 1].set_index(["attribute", "judged_by"])["descriptor"]
+    assert best.to_dict() == {
+        ("kind", "labels"): "sees kind",
+        ("color", "labels"): "sees color",
+        ("kind", "answers"): "sees kind",
+    }
+    assert found.groupby(["attribute", "judged_by"])["rank"].max().eq(2).all()
+    assert set(found.loc[found["judged_by"] == "answers", "n_images"]) == {60}
 
 
 @given(arrays(np.bool_, st.integers(1, 60)).filter(np.any), st.floats(0.01, 0.4))

@@ -14,7 +14,6 @@ from iv_pipeline.learn import neighbors
 from iv_pipeline.learn.clustering import ALGORITHMS, Attachment, Clustering, NeighborModel, Space
 from iv_pipeline.learn.labelling import (
     Labeller,
-    fit_labeller,
     labels_of,
     n_labels_of,
     numbers_of,
@@ -22,10 +21,9 @@ from iv_pipeline.learn.labelling import (
     rule_of,
     rule_to_arrays,
 )
-from iv_pipeline.learn.neighbors import nearest
 from iv_pipeline.learn.novelty import fit_novelty
 from iv_pipeline.learn.pca import fit_pca
-from iv_pipeline.learn.representation import RECIPES, Embedder, Reduction
+from iv_pipeline.learn.representation import Reduction
 from iv_pipeline.learn.scaling import fit_scaler
 from iv_pipeline.learn.statistics import compute_statistics
 from iv_pipeline.learn.validity import ValidityRule
@@ -275,25 +273,3 @@ def test_new_images_are_held_to_the_bounds_of_the_fit() -> None:
     assert labels["status"][2] == "unusable: values far beyond those of the other images"
     assert (labels["cluster"][[1, 2]] == -1).all()
     assert labels["is_outlier"][[1, 2]].all()
-
-
-@pytest.mark.parametrize("representation", RECIPES)
-@pytest.mark.parametrize("algorithm", ["kmeans", "hdbscan"])
-def test_a_fit_on_some_rows_labels_others_like_them(representation: str, algorithm: str) -> None:
-    X, new = blobs(), blobs(300, seed=3)
-    fitted = fit_labeller(
-        np.hstack([X, 100 * X]),
-        [5, 5],
-        scaler="standard",
-        representation=representation,
-        algorithm=algorithm,
-        parameters=ALGORITHMS[algorithm].grid((6,))[2 if algorithm == "hdbscan" else 0],
-        embedder=Embedder(n_components=3, n_epochs=50),
-    )
-    again, _ = fitted.labeller.predict(np.hstack([X, 100 * X]))
-    assert np.mean(again == fitted.clustering.labels) >= 0.97
-    both = np.hstack([new, 100 * new])
-    cluster, _ = fitted.labeller.predict(both)
-    nearest_of_fit = fitted.clustering.labels[nearest(fitted.labeller.vectors(both), fitted.vectors, 1)[:, 0]]
-    assert np.mean(cluster == nearest_of_fit) >= 0.9
-    assert fitted.labeller.vectors(both).shape == (300, fitted.vectors.shape[1])

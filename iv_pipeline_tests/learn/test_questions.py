@@ -10,6 +10,7 @@ from iv_pipeline.learn.questions import (
     MAX_SHARE,
     Candidate,
     first_questions,
+    posterior,
     rank_questions,
     tree_candidates,
 )
@@ -24,6 +25,15 @@ def one_sure_of(n_rows: int, confidence: float, value: int = 0, n_values: int = 
     p = np.full((n_rows, n_values), (1 - confidence) / (n_values - 1))
     p[:, value] = confidence
     return p
+
+
+def test_what_is_not_the_confidence_of_a_value_is_spread_over_the_others() -> None:
+    p = posterior(np.array(["bus", "", "van", "car"], object), np.array([0.8, 0, 0.6, 1]))
+    np.testing.assert_allclose(p, [[0.8, 0.1, 0.1], [0, 0, 0], [0.2, 0.2, 0.6], [0, 1, 0]])
+    assert posterior(np.array(["", ""], object), np.zeros(2)).shape == (2, 0)
+    np.testing.assert_allclose(
+        posterior(np.array(["bus", "bus"], object), np.array([0.9, 0.8])), [[0.9], [0.8]]
+    )
 
 
 def test_before_any_answer_the_groups_of_a_cut_come_first_and_the_largest_of_them() -> None:
@@ -54,8 +64,8 @@ def test_a_group_whose_images_are_predicted_to_differ_is_asked_about_in_parts() 
 
 def test_a_question_names_the_attributes_that_it_would_settle() -> None:
     mixed = np.concatenate([one_sure_of(20, 0.7, 0), one_sure_of(20, 0.7, 1), one_sure_of(60, 0.9)])
-    posterior = {"color": mixed, "type": one_sure_of(100, 0.6), "view": one_sure_of(100, 0.8)}
-    assert rank_questions([cluster(0, 40)], posterior, [], 1)[0].attributes == ("type", "view")
+    beliefs = {"color": mixed, "type": one_sure_of(100, 0.6), "view": one_sure_of(100, 0.8)}
+    assert rank_questions([cluster(0, 40)], beliefs, [], 1)[0].attributes == ("type", "view")
 
 
 def test_no_two_questions_of_a_batch_are_about_the_same_images() -> None:
@@ -92,8 +102,8 @@ def test_answered_questions_do_not_come_back(seed: int, n_asked: int) -> None:
     rng = np.random.default_rng(seed)
     candidates = [cluster(i * 5, i * 5 + int(rng.integers(1, 30))) for i in range(30)]
     asked = rng.choice(30, n_asked, replace=False).tolist()
-    for posterior in ({}, {"type": rng.dirichlet(np.ones(3), 200)}):
-        found = [q.index for q in rank_questions(candidates, posterior, asked, 40) if q.index >= 0]
+    for beliefs in ({}, {"type": rng.dirichlet(np.ones(3), 200)}):
+        found = [q.index for q in rank_questions(candidates, beliefs, asked, 40) if q.index >= 0]
         assert len(set(found)) == len(found)
         assert not set(found) & set(asked)
 

@@ -21,6 +21,8 @@ from PIL import Image
 
 from iv_pipeline.config import REPRESENTATIONS
 from iv_pipeline.learn.changes import since
+from iv_pipeline.learn.evaluation import ACCURACY_COLUMNS
+from iv_pipeline.learn.simulation import COLUMNS
 from iv_pipeline.report.page import SHEETS_BYTES, ReportData, render_report
 from iv_pipeline.report.pictures import data_uri, fit_bytes, thumbnails
 from iv_pipeline.report.sections import MAX_CARDS, MAX_OUTLIERS, frequent_reasons
@@ -274,24 +276,47 @@ def test_a_card_says_whether_photos_of_one_vehicle_stay_together_where_that_is_k
     assert text.count("vehicles kept together") == 3
 
 
-def test_what_naming_is_worth_is_told_where_there_are_labels(page: Page) -> None:
-    assert "What naming its clusters is worth" not in page.text
+def worth() -> dict[str, pd.DataFrame]:
+    """What `evaluation` and `descriptor_accuracy` make of few labels and answers."""
     rows = [
-        ("clusters", 2, 1, 2, 0.5),
-        ("clusters", 4, 1, 4, 0.7),
-        ("clusters", 4, 3, 12, 0.75),
-        ("random", 0, 0, 4, 0.6),
-        ("every label", 4, 0, 56, 0.8),
+        ("type", "questions", 25, 200, 0.5, 0.3, 0.2, 0.1, 0.04),
+        ("type", "questions", 50, 380, 0.7, 0.5, 0.4, 0.1, 0.03),
+        ("type", "random", 25, 25, 0.41, 0.1, 0.1, 0.1, 0.1),
+        ("type", "all labels", 900, 900, 0.93, 1, 0.9, 0.8, 0.01),
+        ("view", "questions", 25, 200, 0.86, 0.8, 0.7, 0.6, 0.02),
+        ("view", "all labels", 900, 900, 0.98, 1, 1, 0.8, 0.01),
     ]
-    curve = pd.DataFrame(rows, columns=["strategy", "clusters_named", "exemplars", "images", "accuracy"])
-    text = parse(render_report(dataclasses.replace(make(), evaluation={"type": curve}))).text
-    assert text.count("What naming its clusters is worth") == 1
-    told = text[text.index("What a person does") :]
-    assert "name every cluster by one image 4 70 %" in told
-    assert "label as many images at random instead 4 60 %" in told
-    assert "name every cluster by 3 of its images 12 75 %" in told
-    assert "name every cluster by all labels of the fit 56 80 %" in told
-    assert " 2 50 %" not in told
+    judged = [
+        ("type", "labels", "type", 900, 0.62, 1),
+        ("type", "labels", "color", 900, 0.31, 2),
+        ("view", "labels", "type", 900, 0.88, 1),
+        ("type", "answers", "type", 120, 0.57, 1),
+    ]
+    return {
+        "evaluation": pd.DataFrame(rows, columns=list(COLUMNS)),
+        "descriptor_accuracy": pd.DataFrame(judged, columns=list(ACCURACY_COLUMNS)),
+    }
+
+
+def test_what_answers_are_worth_is_told_where_there_are_labels(page: Page) -> None:
+    assert "What answers are worth" not in page.text
+    text = parse(render_report(dataclasses.replace(make(), **worth()))).text
+    assert "With all labels, these would be right: type 93 %, view 98 %." in text
+    assert "type 25 50 % 41 % 20 % 0.04" in text
+    assert "type 50 70 % – 40 % 0.03" in text
+    assert "view 25 86 % – 70 % 0.02" in text
+
+
+def test_which_descriptor_tells_what_is_told_by_answers_and_by_labels() -> None:
+    text = parse(render_report(dataclasses.replace(make(), **worth()))).text
+    by_answers, _, by_labels = text.partition("Which descriptor tells what, by true labels")
+    caption = "Share of the images that get the right value from others in their cluster"
+    assert f"Which descriptor tells what, by the answers {caption} type type 0.57" in by_answers
+    assert by_labels.startswith(f" {caption} type view type 0.62 0.88 color 0.31 –")
+    only_answers = worth()["descriptor_accuracy"].query("judged_by == 'answers'")
+    text = parse(render_report(dataclasses.replace(make(), descriptor_accuracy=only_answers))).text
+    assert "by the answers" in text
+    assert "True labels judge here" not in text
 
 
 def test_clusters_of_descriptors_are_crossed_by_name_but_not_those_of_combinations() -> None:
