@@ -22,7 +22,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
-from benchmarks import engines, inbox, processors, report, run, selection, stream
+from benchmarks import answers, engines, inbox, processors, report, run, selection, stream
 from benchmarks.delivery import MOST_PHOTOS, NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
 from benchmarks.labelling import new_rows
 from benchmarks.site import last_error
@@ -356,6 +356,17 @@ def test_a_batch_is_timed_from_the_inbox_to_its_labels_and_into_the_next_fit(
     assert after == sorted(after)
     assert re.search(r"^refit: \d+ s, at most \d+ MiB", told, re.MULTILINE)
     assert re.search(r"^ *\S+T\S+ +2 +True +vdc_color +.* monday +340 +40 ", told, re.MULTILINE), told
+
+
+def test_an_update_after_answers_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["answers", str(tmp_path / "site"), "--images", "600", "--answers", "25"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    answers.main()
+    assert re.findall(r"(\d+) answers: [\d.]+ s", capsys.readouterr().out) == ["0", "25"]
+    learned = pd.read_csv(tmp_path / "site" / "data" / "Final" / "attributes.csv")
+    assert learned["type_confidence"].gt(0).all()
 
 
 def test_new_images_are_the_next_vehicles_of_a_longer_delivery(folder: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from iv_pipeline.engine import blas_threads, map_ordered
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    _Coefficients = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 STRENGTH = 3.0
 """Inverse strength of the penalty. Values from 1 to 10 do about equally well: held-out answers would choose among
@@ -100,8 +105,10 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         votes = _Labeled(np.asarray(X[kept], np.float64), codes[kept], weights[kept], groups[kept])
         self.n_features_in_ = votes.X.shape[1]
         self.n_answers_ = len(np.unique(groups))
-        self.C_, self.temperature_ = self._choose(votes)
-        self.coef_, self.intercept_ = _fit_logistic(votes, len(self.classes_), self.C_)
+        with blas_threads(
+            1
+        ):  # the products are small: threads would wait for each other longer than they work
+            self.C_, self.temperature_, (self.coef_, self.intercept_) = self._choose(votes)
         return self
 
     def decision_function(self, X: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -117,24 +124,26 @@ class AttributeClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Most probable class of each row."""
         return np.asarray(self.classes_[self.decision_function(X).argmax(axis=1)])
 
-    def _choose(self, votes: _Labeled) -> tuple[float, float]:
-        """Strength of the least log-loss on held-out answers, and temperature."""
-        default = self.strengths[len(self.strengths) // 2]
-        judged = votes.comparable(len(self.classes_))
-        if len(np.unique(votes.groups[judged])) < 2 * self.n_folds or len(self.classes_) < 2:
-            return default, 1.0
+    def _choose(self, votes: _Labeled) -> tuple[float, float, _Coefficients]:
+        """Strength of the least log-loss on held-out answers, temperature, and the fit to all rows."""
+        n_classes = len(self.classes_)
+        judged = votes.comparable(n_classes)
+        if len(np.unique(votes.groups[judged])) < 2 * self.n_folds or n_classes < 2:
+            default = self.strengths[len(self.strengths) // 2]
+            return default, 1.0, _fit_logistic(votes, n_classes, default)
         fold = votes.folds(self.n_folds)
         found = []
         for C in self.strengths:
-            logits = np.empty((len(votes.X), len(self.classes_)))
-            for i in range(self.n_folds):
-                coef, intercept = _fit_logistic(votes.take(fold != i), len(self.classes_), C)
+            fit = partial(_fit_without, votes, fold, n_classes, C)
+            *held_out, fitted = map_ordered(fit, self.n_folds + 1)  # the last leaves nothing out
+            logits = np.empty((len(votes.X), n_classes))
+            for i, (coef, intercept) in enumerate(held_out):
                 logits[fold == i] = votes.X[fold == i] @ coef.T + intercept
             losses = [_log_loss(logits[judged] / t, votes.codes[judged]) for t in TEMPERATURES]
             best = int(np.argmin(losses))
-            found.append((losses[best], C, float(np.sqrt(TEMPERATURES[best]))))
-        _, C, temperature = min(found)
-        return C, temperature
+            found.append((losses[best], C, float(np.sqrt(TEMPERATURES[best])), fitted))
+        _, C, temperature, fitted = min(found, key=lambda candidate: candidate[:3])
+        return C, temperature, fitted
 
 
 class _Labeled(NamedTuple):
@@ -174,9 +183,13 @@ def _heaviest(weights: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate([above, spaced]))
 
 
-def _fit_logistic(
-    votes: _Labeled, n_classes: int, C: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _fit_without(
+    votes: _Labeled, fold: NDArray[np.int64], n_classes: int, C: float, left_out: int
+) -> _Coefficients:
+    return _fit_logistic(votes.take(fold != left_out), n_classes, C)
+
+
+def _fit_logistic(votes: _Labeled, n_classes: int, C: float) -> _Coefficients:
     """Coefficients and intercepts of all classes; those without rows are all but impossible."""
     from sklearn.linear_model import LogisticRegression
 

@@ -55,7 +55,9 @@ def test_a_curve_is_the_same_whenever_it_is_made(curve: pd.DataFrame) -> None:
 
 
 def test_a_curve_ends_where_the_questions_end() -> None:
-    few = learning_curve(pool(40), 0, (10, 100, 200)).query("strategy == 'questions' and attribute == 'shape'")
+    few = learning_curve(pool(40), 0, (10, 100, 200)).query(
+        "strategy == 'questions' and attribute == 'shape'"
+    )
     assert few["n_answers"].iloc[0] == 10
     assert few["n_answers"].iloc[1:].between(11, 99).all()
     assert len(few) == 2
