@@ -80,6 +80,7 @@ def judge_trials(config: PipelineConfig, name: str, root: Path, index: pd.DataFr
         read_table(UPath(root / file_of("scaled_pca", name))),
         read_table(UPath(root / file_of("views"))),
         index,
+        all_scores=True,
     )
     columns = [c for c in map(str, index) if c.startswith("label") and index[c].iloc[rows].notna().any()]
     truth = {c.replace("label", "accuracy"): index[c].iloc[rows].reset_index(drop=True) for c in columns}

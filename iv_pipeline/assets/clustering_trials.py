@@ -14,7 +14,7 @@ from iv_pipeline.assets.representation import embedder_of
 from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.assets.views import BLOCK, PICTURES, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
-from iv_pipeline.engine import map_ordered
+from iv_pipeline.engine import blas_threads, map_ordered
 from iv_pipeline.learn.clustering import Space
 from iv_pipeline.learn.criteria import Predictor, fit_predictor
 from iv_pipeline.learn.duplicates import distinct_rows
@@ -44,7 +44,7 @@ SHOWN = [
     kinds=("scikitlearn", "parquet"),
     heavy=True,
     checks={"one_winner": "Did exactly one trial win?"},
-    code_version="3",
+    code_version="4",
 )
 def clustering_trials(
     context: dg.AssetExecutionContext,
@@ -53,7 +53,10 @@ def clustering_trials(
     views: VectorTable,
     image_index: pd.DataFrame,
 ) -> Result:
-    """Every representation × algorithm × parameters tried on one sample, with its scores; which won, and why."""
+    """Every representation × algorithm × parameters tried on one sample, with its scores; which won, and why.
+
+    Scores that decide nothing are measured for those that are kept or tied with the best.
+    """
     config, partition = settings.config, context.partition_key
     before = _before(settings, partition, image_index)
     selection, rows = try_all(config, partition, scaled_pca, views, image_index, before, context.log.info)
@@ -84,10 +87,12 @@ def try_all(
     image_index: pd.DataFrame,
     before: Mapping[str, Any] | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    *,
+    all_scores: bool = False,
 ) -> tuple[Selection, np.ndarray]:
     """All trials of a partition, and the rows that they clustered, ascending.
 
-    `before` is what won when other images were clustered.
+    `before` is what won when other images were clustered; `all_scores` as for `run_trials`.
     """
     rows = views.column("row").to_numpy()
     sample = {kind: scaled_pca.vectors(kind).take(rows) for kind in SCALERS}
@@ -112,24 +117,26 @@ def try_all(
         },
         tuple(blocks) if leave_out else (),
     )
-    selection = run_trials(
-        maker.make_all(),
-        Judge(
-            predictors={} if leave_out else predictors,
-            own=predictors if leave_out else {},
-            witnesses="the pictures themselves" if pictures else "other descriptors",
-            identities=identities_of(image_index)[rows[usable]] if VEHICLE in image_index else None,
+    with blas_threads(1):  # clusterings are tried side by side
+        selection = run_trials(
+            maker.make_all(),
+            Judge(
+                predictors={} if leave_out else predictors,
+                own=predictors if leave_out else {},
+                witnesses="the pictures themselves" if pictures else "other descriptors",
+                identities=identities_of(image_index)[rows[usable]] if VEHICLE in image_index else None,
+                naming_budget=naming_budget,
+                seed=config.seed,
+            ),
             naming_budget=naming_budget,
-            seed=config.seed,
-        ),
-        naming_budget=naming_budget,
-        algorithms=config.trials.algorithms,
-        fixed=fixed,
-        before=before,
-        fewer=config.trials.n_clusters,
-        make_again=maker.make,
-        progress=progress,
-    )
+            algorithms=config.trials.algorithms,
+            fixed=fixed,
+            before=before,
+            fewer=config.trials.n_clusters,
+            make_again=maker.make,
+            all_scores=all_scores,
+            progress=progress,
+        )
     return selection, rows[usable]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PREDICTOR_NEIGHBORS = 15
 SILHOUETTE_ROWS = 2_000
+INTERNAL = ("calinski_harabasz", "davies_bouldin", "silhouette")
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def internal_scores(X: NDArray[np.float32], labels: NDArray[np.int32], seed: int
     X, labels = X[inside], labels[inside]
     n_clusters = len(np.unique(labels))
     if not 2 <= n_clusters < len(labels):
-        return dict.fromkeys(("calinski_harabasz", "davies_bouldin", "silhouette"), np.nan)
+        return dict.fromkeys(INTERNAL, np.nan)
     rows = np.random.default_rng(seed).permutation(len(labels))[:SILHOUETTE_ROWS]
     some = len(np.unique(labels[rows]))
     return {

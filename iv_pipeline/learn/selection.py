@@ -16,15 +16,17 @@ from __future__ import annotations
 import json
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space, fit_clusters
 from iv_pipeline.learn.criteria import (
+    INTERNAL,
     UNDEFINED,
     Predictor,
     Score,
@@ -80,7 +82,9 @@ class Trial:
     """One clustering of the sample, and how well it did.
 
     It is fitted again on all rows if it is `kept`. It was chosen if it `won`, among those that are `tied` with the
-    best; an `incumbent` won the fit before.
+    best; an `incumbent` won the fit before. Stability, where it does not lead, and the `internal` scores are
+    measured for those that are kept or tied only: they decide nothing. Where parts of the rows of `space` are no
+    independent witnesses, `parts` is False.
     """
 
     scaler: str
@@ -89,9 +93,11 @@ class Trial:
     tried: dict[str, Any]
     clustering: Clustering
     measured: dict[str, Score]
-    internal: dict[str, float]
     predicted_by: dict[str, float]
     seconds: float
+    space: Space
+    parts: bool
+    internal: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INTERNAL, np.nan))
     kept: bool = False
     tied: bool = False
     won: bool = False
@@ -198,32 +204,26 @@ class Judge:
         """How well a descriptor that takes part predicts the clusters that the others make without it."""
         return self.own[left_out].score(labels, self.naming_budget)
 
-    def score(
-        self,
-        space: Space,
-        clustering: Clustering,
-        predicted_by: Mapping[str, Score],
-        refit: Callable[[Space], Clustering] | None,
-    ) -> dict[str, Score]:
-        """The criteria that may lead; undefined where one has no meaning."""
+    def score(self, clustering: Clustering, predicted_by: Mapping[str, Score]) -> dict[str, Score]:
+        """The criteria that need no further fit; undefined where one has no meaning."""
         return {
             "predictability": mean_score(list(predicted_by.values())),
-            "stability": _stability(space, clustering, refit, self.seed),
+            "stability": UNDEFINED,
             "identity": identity_score(clustering.labels, self.identities),
         }
 
 
-def _stability(
-    space: Space, clustering: Clustering, refit: Callable[[Space], Clustering] | None, seed: int
-) -> Score:
+def _stability(trial: Trial, seed: int) -> Score:
     """Adjusted Rand index, on a third of the rows, of clusterings fitted on the other two thirds each."""
-    if refit is None or clustering.model is None or space.n_rows < 3 * clustering.n_clusters:
+    space, clustering = trial.space, trial.clustering
+    if not trial.parts or clustering.model is None or space.n_rows < 3 * clustering.n_clusters:
         return UNDEFINED
     rows = np.random.default_rng(seed).permutation(space.n_rows)
     first, second, third = np.array_split(rows, 3)
     labels = []
     for part in (first, second):
-        model = refit(Space(space.X[np.sort(part)], space.seed, space.n_neighbors, space.min_samples)).model
+        some = Space(space.X[np.sort(part)], space.seed, space.n_neighbors, space.min_samples)
+        model = fit_clusters(ALGORITHMS[trial.algorithm], some, trial.tried).model
         if model is None:
             return UNDEFINED
         labels.append(model.predict(space.X[third])[0])
@@ -240,6 +240,7 @@ def run_trials(
     before: Mapping[str, Any] | None = None,
     fewer: Sequence[int] = (),
     make_again: Callable[[str, str], Candidate] | None = None,
+    all_scores: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection:
     """Try every candidate × algorithm × parameters on the sample, and choose.
@@ -264,6 +265,8 @@ def run_trials(
     make_again
         Makes the candidate of a scaler and a representation again, if the winner is not the last one that led;
         without it, what fewer clusters cost is left out then.
+    all_scores
+        Measure what decides nothing for all trials, not only for those that are kept or tied with the best.
     progress
         Told what was tried.
 
@@ -279,9 +282,8 @@ def run_trials(
     for candidate in candidates:
         counts = tuple(sorted({k for k in candidate.counts if k <= budget} | {budget}))
         done = len(trials)
-        for name in algorithms:
-            grid = ALGORITHMS[name].grid(counts)
-            trials.extend(_try(candidate, name, parameters, judge, budget) for parameters in grid)
+        jobs = [(name, parameters) for name in algorithms for parameters in ALGORITHMS[name].grid(counts)]
+        trials.extend(_try_all(candidate, jobs, judge, budget))
         n_tried = len(trials) - done
         progress(f"{candidate.representation} of {candidate.scaler}: {n_tried} clusterings tried")
         winner = _winner(trials, budget, chosen, before)
@@ -291,9 +293,18 @@ def run_trials(
     won = selection.winner.scaler, selection.winner.representation
     if leading is None or (leading.scaler, leading.representation) != won:
         leading = make_again(*won) if make_again else None
-    if leading is None:
-        return selection
-    return _with_fewer(selection, leading, judge, budget, [k for k in fewer if k < budget])
+    if leading is not None:
+        selection = _with_fewer(selection, leading, judge, budget, [k for k in fewer if k < budget])
+    finalists = [trial for trial in selection.trials if all_scores or trial.kept or trial.tied]
+    list(map_ordered(lambda i: _measure_rest(finalists[i], judge.seed, budget), len(finalists)))
+    return selection
+
+
+def _try_all(
+    candidate: Candidate, jobs: Sequence[tuple[str, dict[str, Any]]], judge: Judge, budget: int
+) -> list[Trial]:
+    """Trials of algorithms and parameters, made side by side, in their order."""
+    return list(map_ordered(lambda i: _try(candidate, *jobs[i], judge, budget), len(jobs)))
 
 
 def _with_fewer(
@@ -341,27 +352,34 @@ def _try(
     clustering = fit_clusters(algorithm, candidate.space, parameters)
     seconds = time.perf_counter() - began
     at_budget = in_full or clustering.n_clusters >= BUDGET_TOLERANCE * budget
-    refit = (
-        (lambda part: fit_clusters(algorithm, part, parameters)) if at_budget and candidate.parts else None
-    )
     predicted_by = judge.predict(clustering.labels)
     if at_budget:  # it takes a fit for each descriptor left out
         predicted_by |= {
             left_out: judge.predict_without(left_out, fit_clusters(algorithm, space, parameters).labels)
             for left_out, space in candidate.without.items()
         }
-    measured = judge.score(candidate.space, clustering, predicted_by, refit)
-    return Trial(
+    trial = Trial(
         candidate.scaler,
         candidate.representation,
         name,
         parameters,
         clustering,
-        measured,
-        internal_scores(candidate.space.X, clustering.labels, judge.seed),
+        judge.score(clustering, predicted_by),
         {name: score.value for name, score in predicted_by.items()},
         seconds,
+        replace(candidate.space),  # without what was computed from it, which is large
+        candidate.parts,
     )
+    if at_budget and all(np.isnan(score.value) for score in trial.measured.values()):
+        trial.measured["stability"] = _stability(trial, judge.seed)  # nothing else can lead
+    return trial
+
+
+def _measure_rest(trial: Trial, seed: int, budget: int) -> None:
+    """Measure what decides nothing; what takes further fits at the budget alone."""
+    if trial.measured["stability"] is UNDEFINED and trial.n_clusters >= BUDGET_TOLERANCE * budget:
+        trial.measured["stability"] = _stability(trial, seed)
+    trial.internal = internal_scores(trial.space.X, trial.clustering.labels, seed)
 
 
 def _select(

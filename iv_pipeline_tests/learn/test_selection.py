@@ -1,11 +1,12 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn import selection
-from iv_pipeline.learn.clustering import Clustering, Space
+from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space
 from iv_pipeline.learn.criteria import UNDEFINED, Score, fit_predictor
 from iv_pipeline.learn.selection import Candidate, Judge, Selection, Trial, run_trials
 
@@ -66,9 +67,29 @@ def test_every_trial_is_a_row_with_its_parameters_and_scores() -> None:
     frame = trials().to_frame()
     assert frame["won"].sum() == 1
     assert set(frame[frame["kept"]]["algorithm"]) == {"kmeans", "hdbscan"}
-    assert frame[frame["kept"]]["scaler"].nunique() == 1
+    assert len(set(frame[frame["kept"]]["scaler"])) == 1
     assert json.loads(frame["parameters"].iloc[0]) == {"n_clusters": 4}
     assert frame["predictability"].between(-0.1, 1).all()
+
+
+def test_what_decides_nothing_is_measured_for_those_that_are_kept_or_tied_alone() -> None:
+    found = trials()
+    for made in found.trials:
+        is_finalist = made.kept or made.tied
+        assert np.isfinite(made.scores["silhouette"]) == is_finalist
+        assert np.isfinite(made.scores["stability"]) <= is_finalist
+    assert np.isfinite(found.winner.scores["stability"])
+    everything = trials(all_scores=True)
+    assert all(np.isfinite(made.scores["silhouette"]) for made in everything.trials)
+    assert everything.reason == found.reason
+
+
+def test_trials_are_the_same_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("IV_THREADS", threads)
+        frames.append(trials(algorithms=tuple(ALGORITHMS)).to_frame().drop(columns="seconds"))
+    pd.testing.assert_frame_equal(*frames)
 
 
 def test_what_a_person_fixes_is_obeyed_and_said() -> None:
@@ -202,8 +223,9 @@ def trial(
         Clustering(labels, np.ones(400, np.float32), {}),
         {"predictability": Score(value, errors), "stability": UNDEFINED, "identity": UNDEFINED},
         {},
-        {},
         0.0,
+        Space(np.zeros((400, 2), np.float32)),
+        True,
     )
 
 

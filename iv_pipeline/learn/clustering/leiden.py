@@ -26,6 +26,7 @@ from iv_pipeline.learn.clustering.base import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import igraph
     from numpy.typing import NDArray
 
 GRAPH_NEIGHBORS = 15
@@ -120,22 +121,27 @@ def divide(
     resolution
         Of the modularity.
     """
-    resolution = 1.0
-    while (labels := _communities(graph, resolution, seed)).max() + 1 < n_clusters:
-        resolution *= FINER
-    return _joined(graph, points, labels, n_clusters), resolution
-
-
-def _communities(graph: csr_matrix, resolution: float, seed: int) -> NDArray[np.int32]:
     import igraph
 
     edges = triu(graph).tocoo()
     network = igraph.Graph(n=graph.shape[0], edges=np.column_stack([edges.row, edges.col]))
+    weights = edges.data.tolist()
+    resolution = 1.0
+    while (labels := _communities(network, weights, resolution, seed)).max() + 1 < n_clusters:
+        resolution *= FINER
+    return _joined(graph, points, labels, n_clusters), resolution
+
+
+def _communities(
+    network: igraph.Graph, weights: list[float], resolution: float, seed: int
+) -> NDArray[np.int32]:
+    import igraph
+
     with _ONE_AT_A_TIME:  # it has one source of random numbers
         igraph.set_random_number_generator(random.Random(seed))  # noqa: S311  (a layout, no secret)
         found = network.community_leiden(
             objective_function="modularity",
-            weights=edges.data.tolist(),
+            weights=weights,
             resolution=resolution,
             n_iterations=ROUNDS,
         )
