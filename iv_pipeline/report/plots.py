@@ -44,18 +44,8 @@ ALGORITHM_MARKERS = {
     "hdbscan": "P",
     "dbscan": "X",
 }
-CRITERIA = {
-    "predictability": "predictability (more is better)",
-    "stability": "stability (more is better)",
-    "identity": "identity (more is better)",
-    "silhouette": "silhouette (more is better)",
-    "calinski_harabasz": "Calinski–Harabasz (more is better)",
-    "davies_bouldin": "Davies–Bouldin (less is better)",
-}
-"""Of clusterings, and how they are read."""
 MAX_PANELS = 6
 """Attributes whose curves are drawn."""
-_ON_LOG_SCALE = ("calinski_harabasz",)
 _IN_LINE = ("kmeans", "agglomerative")
 """Algorithms that take a number of clusters, and are tried with several."""
 INK = "#333a45"
@@ -141,46 +131,13 @@ def selection_curve(trials: pd.DataFrame, *, transparent: bool = False) -> bytes
     """
     criterion = str(trials["criterion"].iloc[0])
     figure, axes = _axes(5.0, 3.5, transparent=transparent)
-    trials = _with_vectors(trials)
+    trials = trials.assign(
+        vectors=[described(*pair) for pair in trials[["scaler", "representation"]].to_numpy()]
+    )
     _draw_trials(axes, trials, criterion)
     axes.set(xlabel="clusters (log scale)", ylabel=criterion)
     _legend(figure, axes, trials)
     return _png(figure)
-
-
-def criteria_curves(trials: pd.DataFrame, *, transparent: bool = False) -> bytes:
-    """Every criterion of which anything is known against the number of clusters, side by side, as PNG.
-
-    Parameters are those of `selection_curve`; it marks trials alike.
-    """
-    from matplotlib.ticker import NullFormatter
-
-    leading = str(trials["criterion"].iloc[0])
-    known = {
-        name: title
-        for name, title in CRITERIA.items()
-        if name == leading or (name in trials and np.isfinite(trials[name]).any())
-    }
-    rows = -(-len(known) // 3)
-    figure, panels = _grid(9.6, 2.5 * rows + 0.9, rows, min(len(known), 3), transparent=transparent)
-    trials = _with_vectors(trials)
-    for axes, (criterion, title) in zip(panels, known.items(), strict=False):
-        _draw_trials(axes, trials, criterion)
-        axes.set_title(title, fontsize=8.5, color=INK)
-        if criterion in _ON_LOG_SCALE:
-            axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-    for axes in panels[len(known) :]:
-        axes.set_axis_off()
-    _legend(figure, panels[0], trials, columns=7)
-    return _png(figure)
-
-
-def _with_vectors(trials: pd.DataFrame) -> pd.DataFrame:
-    """Trials, and in the column `vectors` what each clustered."""
-    return trials.assign(
-        vectors=[described(*pair) for pair in trials[["scaler", "representation"]].to_numpy()]
-    )
 
 
 def _draw_trials(axes: Axes, trials: pd.DataFrame, criterion: str) -> None:
@@ -212,7 +169,7 @@ def _round_counts(counts: pd.Series[int]) -> list[int]:
     return [n for n in ticks if low <= n <= high] or [low]
 
 
-def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, columns: int = 4) -> None:
+def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame) -> None:
     """What was clustered by colour, algorithms by mark, and the ring: those that occur, below the plot."""
     vectors = [name for name in REPRESENTATION_COLORS if (trials["vectors"] == name).any()]
     algorithms = [name for name in ALGORITHM_MARKERS if (trials["algorithm"] == name).any()]
@@ -226,7 +183,7 @@ def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame, columns: int = 4) 
         handles=marks,
         frameon=False,
         fontsize=7.5,
-        ncols=columns,
+        ncols=4,
         loc="outside lower center",
         labelcolor=INK,
     )

@@ -137,7 +137,6 @@ class DescriptorSection:
     map_uri: str
     points: dict[str, Any] | None
     curve: Plot | None
-    criteria: Plot | None
     variance: Plot | None
     criterion: str
     trials: list[dict[str, Any]]
@@ -227,7 +226,6 @@ def describe_descriptor(
         map_uri=_map(final, projection),
         points=points,
         curve=plot_of(plots.selection_curve, trials),
-        criteria=plot_of(plots.criteria_curves, trials),
         variance=plot_of(plots.variance_curve, variance),
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),

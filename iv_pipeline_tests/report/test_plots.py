@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from iv_pipeline.learn.simulation import COLUMNS
 from iv_pipeline.report import plots
 
 
@@ -110,20 +111,19 @@ def test_selection_curve_for_dark_pages_has_light_ink_and_no_ground() -> None:
         assert has_color(dark, color)
 
 
-def test_every_criterion_of_which_anything_is_known_has_its_panel() -> None:
-    more = {"identity": np.nan, "calinski_harabasz": 10.0, "davies_bouldin": 0.7, "silhouette": 0.1}
-    widths, heights = [], []
-    for n in (0, 1, 2, 3, 4):
-        picture = rgba(plots.criteria_curves(trials().assign(**dict(list(more.items())[:n]))))
-        assert has_color(picture, "#d6336c")
-        heights.append(picture.shape[0])
-        chosen = np.abs(picture[..., :3].astype(int) - [0xD6, 0x33, 0x6C]).max(axis=2) < 8
-        widths.append(int(chosen.any(axis=0).sum()))
-    assert (
-        heights[0] == heights[1] == heights[3] < heights[4]
-    )  # three beside each other, and none for nothing
-    assert widths[2] > widths[1] == widths[0]  # a ring in every panel
-    assert rgba(plots.criteria_curves(trials(np.nan))).size
+def test_learning_curves_have_a_panel_for_each_attribute_and_bear_what_is_missing() -> None:
+    rows = [
+        ("type", "questions", 25, 200, 0.5, 0.3, 0.2, 0.1, 0.04),
+        ("type", "random", 25, 25, 0.41, 0.1, 0.1, 0.1, 0.1),
+        ("type", "all labels", 900, 900, 0.93, 1, 0.9, 0.8, 0.01),
+        ("view", "all labels", 900, 900, np.nan, np.nan, np.nan, np.nan, np.nan),
+    ]
+    points = pd.DataFrame(rows, columns=list(COLUMNS))
+    one, two = (rgba(plots.learning_curves(points.iloc[:n])) for n in (3, 4))
+    assert one.shape[1] == two.shape[1]  # one alone is not wider than a column of the page
+    for name in ("standard", "minmax"):
+        assert has_color(two, plots.SCALER_COLORS[name])
+    assert has_color(one, plots.INK)
 
 
 def test_variance_curves_take_scalers_that_keep_nothing() -> None:
