@@ -13,6 +13,7 @@ import itertools
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -184,6 +185,7 @@ CONNECT_SECONDS = 20
 _scheduler: str | None = None
 _clients: dict[str, Any] = {}
 """The client of the scheduler in use by its address, once something was sent there."""
+_connecting = Lock()
 
 
 def use_cluster(scheduler: str | None) -> None:
@@ -197,8 +199,9 @@ def use_cluster(scheduler: str | None) -> None:
     """
     global _scheduler  # noqa: PLW0603  (where work runs is a fact about the process, not about a call)
     if scheduler != _scheduler:
-        while _clients:  # one left open looks for its scheduler until this process ends
-            _clients.popitem()[1].close()
+        with _connecting:
+            while _clients:  # one left open looks for its scheduler until this process ends
+                _clients.popitem()[1].close()
     _scheduler = scheduler
 
 
@@ -242,8 +245,13 @@ def _on_one_thread(function: Callable[[Any], T], argument: Any) -> T:
 
 
 def _client(scheduler: str) -> Any:
-    if scheduler in _clients:
+    with _connecting:  # batches are mapped by several threads
+        if scheduler not in _clients:
+            _clients[scheduler] = _connect(scheduler)
         return _clients[scheduler]
+
+
+def _connect(scheduler: str) -> Any:
     try:
         import distributed
     except ImportError:
@@ -254,12 +262,10 @@ def _client(scheduler: str) -> Any:
         ) from None
     try:
         connect: Callable[..., Any] = distributed.Client
-        client = connect(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        return connect(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except OSError:
         raise ConfigError(
             f"no Dask scheduler answers at {scheduler}",
             where="engine.scheduler",
             fix="start it, or set it to null",
         ) from None
-    _clients[scheduler] = client
-    return client

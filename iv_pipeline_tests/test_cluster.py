@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 from upath import UPath
 
+from iv_pipeline import engine
 from iv_pipeline.engine import ArrayBatches, map_batches, map_rows, use_cluster
 from iv_pipeline.errors import ConfigError
 from iv_pipeline.learn.clustering import ALGORITHMS, Space
@@ -190,6 +192,21 @@ def test_no_thread_stays_connected_to_a_cluster_that_is_left(cluster: Cluster) -
     wait_for(
         "the end of the client's threads", lambda: all(t.name != "IO loop" for t in threading.enumerate())
     )
+
+
+def test_threads_that_connect_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def connect(*_: object, **__: object) -> object:
+        time.sleep(0.2)
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr(engine, "_clients", {})
+    monkeypatch.setattr("distributed.Client", connect)
+    with ThreadPoolExecutor(4) as pool:
+        clients = list(pool.map(engine._client, ["tcp://nowhere:1"] * 4))
+    assert made == list(dict.fromkeys(clients))
 
 
 @pytest.mark.usefixtures("on_cluster")

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from upath import UPath
 
+from iv_pipeline.assets.image_index import true_labels
 from iv_pipeline.automation import FULL_PIPELINE, PREPARE, SUMMARISE
 from iv_pipeline.config import ALGORITHMS, SCALERS
 from iv_pipeline.storage.columns import TEXT
@@ -294,6 +295,21 @@ def test_what_answers_are_worth_is_measured_on_every_label_column(finished: Fini
         assert by[attribute, "questions"].iloc[-1] > by[attribute, "random"].iloc[0]
         assert by[attribute, "all labels"] > 0.5
     assert curve["calibration_error"].between(0, 0.5).all()
+
+
+def test_label_columns_that_tell_no_kinds_are_not_judged() -> None:
+    index = pd.DataFrame(
+        {
+            "image_path": [f"{i}.jpg" for i in range(60)],
+            "label": ["car", "bus"] * 30,
+            "label_color": [None, "red", "white"] * 20,
+            "labels2": ["a", "b", "c"] * 20,
+            "label_remark": [f"remark {i}" for i in range(60)],
+            "label_constant": "yes",
+        }
+    )
+    assert list(true_labels(index)) == ["label", "color", "labels2"]
+    assert list(true_labels(index.iloc[:12])) == ["label"]  # too few images of each color
 
 
 def test_what_each_descriptor_tells_is_judged_by_labels_as_long_as_nobody_answered(

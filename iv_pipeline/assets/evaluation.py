@@ -6,7 +6,7 @@ import pandas as pd
 
 from iv_pipeline.answering import FitTables, read_asked
 from iv_pipeline.assets.attributes import density_of
-from iv_pipeline.assets.image_index import true_labels
+from iv_pipeline.assets.image_index import require_same_images, true_labels
 from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.learn.attributes import votes_on
@@ -14,7 +14,7 @@ from iv_pipeline.learn.evaluation import descriptor_accuracy as judge_descriptor
 from iv_pipeline.learn.simulation import COLUMNS, Pool, learning_curve
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.report import plots
-from iv_pipeline.storage.tables import VectorTable
+from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 MAX_ROWS = 20_000
 """Labeled images that take part: a curve of more looks the same."""
@@ -32,17 +32,19 @@ def evaluation(
     A simulated person answers the questions of `review`; as many images at random and all labels are shown beside.
     It takes no part in any choice. Empty where the delivery has no labels.
     """
+    require_same_images(image_index, joint_features.column(IMAGE_PATH).to_pandas(), "joint_features")
     labels = true_labels(image_index)
     known = np.zeros(len(image_index), bool)
     for column in labels.values():
         known |= column.notna().to_numpy()
     rows = np.flatnonzero(known)
     rows = np.sort(np.random.default_rng(settings.config.seed).permutation(rows)[:MAX_ROWS])
+    labels = true_labels(image_index.iloc[rows])
     pool = Pool(
         joint_features.vectors("features").take(rows),
         joint_features.vectors("embedding").take(rows),
         density_of(joint_features)[rows],
-        {name: column.iloc[rows] for name, column in labels.items()},
+        labels,
     )
     frame = learning_curve(pool, settings.config.seed) if labels else pd.DataFrame(columns=list(COLUMNS))
     context.log.info("evaluation · %d labeled images", len(rows))
@@ -64,8 +66,8 @@ def evaluation(
 def _last_accuracies(frame: pd.DataFrame) -> dict[str, float]:
     """Accuracy of each attribute after the most answers."""
     asked = frame[frame["strategy"] == "questions"]
-    last = asked.groupby("attribute", sort=False)["accuracy"].last()
-    return {f"accuracy_{name}": float(value) for name, value in last.items()}
+    last = asked.drop_duplicates("attribute", keep="last").set_index("attribute")["accuracy"]
+    return {f"accuracy_{name}": float(value) for name, value in last.dropna().items()}
 
 
 @stage(group="results", kinds=("pandas", "csv"), partitioned=False, ins={"clusters": PARTIAL})
@@ -82,6 +84,8 @@ def descriptor_accuracy(
     Empty as long as nobody has answered and there are no labels.
     """
     config = settings.config
+    for name, table in {"joint_features": joint_features, "groups": groups, **clusters}.items():
+        require_same_images(image_index, table.column(IMAGE_PATH).to_pandas(), name)
     asked = read_asked(
         settings.data_root, config.attributes, FitTables(joint_features, groups, clusters), config.seed
     )

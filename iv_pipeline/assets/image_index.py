@@ -14,7 +14,7 @@ from iv_pipeline.storage.tables import IMAGE_PATH
 VEHICLE = "vehicle_id"
 """Column of the vehicle that an image shows, where the paths carry one."""
 LABEL = "label"
-"""Columns of true labels are this, or begin with it and an underscore."""
+"""With which columns of true labels begin."""
 MAX_VALUES = 100
 IMAGES_PER_VALUE = 5
 
@@ -61,7 +61,7 @@ def true_labels(image_index: pd.DataFrame) -> "dict[str, pd.Series[str]]":
     Columns that do not tell kinds of images are left out: those of one value, of more than `MAX_VALUES`, or of
     fewer than `IMAGES_PER_VALUE` images a value, such as numbers and remarks.
     """
-    names = [name for name in image_index if str(name) == LABEL or str(name).startswith(f"{LABEL}_")]
+    names = [name for name in image_index if str(name).startswith(LABEL)]
     found = {}
     for name in names:
         n_values, n_known = image_index[name].nunique(), int(image_index[name].notna().sum())

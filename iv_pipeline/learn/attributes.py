@@ -95,13 +95,22 @@ def votes_of(answers: Sequence[Answer], n_rows: int) -> Votes:
     n_rows
         Number of rows of the delivery.
     """
+    groups = [i for i, answer in enumerate(answers) if not answer.is_fact]
+    facts = {int(answer.members[0]): i for i, answer in enumerate(answers) if answer.is_fact}
+    stated = np.zeros(n_rows, bool)
+    stated[list(facts)] = True
+    overridden = dict(zip(groups, _overridden([answers[i] for i in groups], n_rows), strict=True))
     parts: list[tuple[NDArray[np.int64], str, NDArray[np.float64], int]] = []
-    overridden = _overridden(answers, n_rows)
-    for i, answer in enumerate(answers):
+    for i in sorted([*groups, *facts.values()]):
+        answer = answers[i]
         if answer.value is None:
             continue
-        shown = np.setdiff1d(answer.shown, overridden[i])
+        if answer.is_fact:
+            parts.append((answer.members, answer.value, np.ones(1), i))
+            continue
+        shown = np.setdiff1d(answer.shown[~stated[answer.shown]], overridden[i])
         others = np.setdiff1d(np.setdiff1d(answer.members, answer.shown), overridden[i])
+        others = others[~stated[others]]
         if len(others) > MAX_MEMBERS:
             others = others[np.linspace(0, len(others) - 1, MAX_MEMBERS).astype(np.int64)]
         weights = np.repeat([1.0, MEMBER_WEIGHT], [len(shown), len(others)])
@@ -118,7 +127,7 @@ def votes_of(answers: Sequence[Answer], n_rows: int) -> Votes:
 
 
 def _overridden(answers: Sequence[Answer], n_rows: int) -> list[NDArray[np.int64]]:
-    """Rows of each answer that a more specific one, a later one about the same rows or a fact is about."""
+    """Rows of each answer about a group that a more specific one, or a later one about the same rows, is about."""
     if not answers:
         return []
     sizes = np.array([len(answer.members) for answer in answers])

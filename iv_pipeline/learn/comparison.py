@@ -286,8 +286,9 @@ def rank_configurations(trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `descriptor`, the configuration, every score of `SCORES` and ``rank_<score>`` beside it, 1 for the best of
-        the descriptor, missing where the score has no meaning; by descriptor, the criterion that led first.
+        `descriptor`, the configuration, every score of `SCORES` and ``rank_<score>`` beside it: 1 for the best of
+        the descriptor among those that it was measured for, missing for the others; by descriptor, the criterion
+        that led first.
     """
     kept = ["scaler", "representation", "algorithm", "parameters", "n_clusters"]
     parts = []

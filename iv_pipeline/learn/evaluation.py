@@ -114,8 +114,8 @@ def descriptor_accuracy(
     -------
     pandas.DataFrame
         `ACCURACY_COLUMNS`; `judged_by` is ``labels`` (see `label_accuracy`) or ``answers`` (see `vote_accuracy`),
-        `n_images` are those that judge, `rank` is 1 for the most accurate descriptor. Attributes that nothing is
-        known of are left out.
+        `n_images` those whose value is known, `rank` is 1 for the most accurate descriptor. Attributes that
+        nothing is known of are left out.
     """
     rows: list[tuple[str, str, str, int, float]] = []
     for attribute, truth in labels.items():

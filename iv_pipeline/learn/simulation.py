@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.learn.attributes import Answer, fit_votes, predict_values, votes_on
+from iv_pipeline.learn.attributes import Answer, Votes, fit_votes, predict_values, votes_on
 from iv_pipeline.learn.groups import fit_groups
 from iv_pipeline.learn.questions import (
     AGREED,
@@ -66,10 +66,10 @@ class Pool(NamedTuple):
 def learning_curve(pool: Pool, seed: int, budgets: Sequence[int] = BUDGETS) -> pd.DataFrame:
     """Accuracy, coverage and calibration by the number of answers, on images that nobody looked at.
 
-    A person answers a group's question where `AGREED` of the images shown have one label, and leaves it open
-    otherwise. Three strategies learn in the same way from what is answered: ``questions``, as they are ranked;
-    ``random``, as many single images drawn at random; ``all labels``, the ceiling, with `HELD_OUT` of the labels
-    to judge.
+    A person answers a group's question where `AGREED` of the images shown, of those whose label is known, have one
+    label, and leaves it open otherwise. Three strategies learn in the same way from what is answered:
+    ``questions``, as they are ranked; ``random``, as many single images drawn at random; ``all labels``, the
+    ceiling, where `HELD_OUT` of the labels judge and as many of the others teach as a classifier takes.
 
     Parameters
     ----------
@@ -108,11 +108,12 @@ def calibration_error(confidence: NDArray[np.floating[Any]], right: NDArray[np.b
 
 
 def coverage(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], precision: float) -> float:
-    """Largest share of the rows, those of the highest confidence, of which a share of `precision` is right."""
+    """Largest share of the rows, all those from some confidence on, of which a share of `precision` is right."""
     if not len(right):
         return float("nan")
     order = np.argsort(-confidence, kind="stable")
     precise = np.cumsum(right[order]) >= precision * np.arange(1, len(right) + 1)
+    precise &= np.append(np.diff(confidence[order]) != 0, True)  # rows of one confidence belong together
     return float((np.flatnonzero(precise)[-1] + 1) / len(right)) if precise.any() else 0.0
 
 
@@ -158,7 +159,7 @@ def _answer(
     shown = question.candidate.shown
     for name, given in answers.items():
         counts = labels[name].iloc[shown].value_counts()
-        agreed = len(counts) > 0 and counts.iloc[0] >= AGREED * len(shown) - 1e-9
+        agreed = len(counts) > 0 and counts.iloc[0] >= AGREED * counts.sum() - 1e-9
         value = str(counts.index[0]) if agreed else None
         if value is not None or question.candidate.kind == "cluster":
             given.append(Answer(question.candidate.members, shown, value))
@@ -178,10 +179,14 @@ def _at_random(pool: Pool, seed: int, budgets: Sequence[int]) -> Iterator[tuple[
 
 
 def _by_all_labels(pool: Pool, seed: int) -> Iterator[tuple[Any, ...]]:
+    from iv_pipeline.learn.attribute_classifier import MAX_ROWS  # it imports scikit-learn
+
     usable = finite_rows(pool.X)
-    taught = np.random.default_rng(seed).random(len(pool.X)) >= HELD_OUT
+    rng = np.random.default_rng(seed)
+    taught = rng.random(len(pool.X)) >= HELD_OUT
     for name, labels in pool.labels.items():
         rows = np.flatnonzero(usable & labels.notna().to_numpy() & taught)
+        rows = np.sort(rng.permutation(rows)[:MAX_ROWS])
         yield (name, "all labels", len(rows), len(rows), *_after_images(rows, labels, pool.X, ~taught))
 
 
@@ -192,11 +197,12 @@ def _after_images(
     judges: NDArray[np.bool_] | None = None,
 ) -> tuple[float, ...]:
     """Measures once single images are answered, on `judges` or on all others."""
-    values = labels.iloc[rows].astype(str)
-    answers = [Answer(np.array([row]), np.array([row]), v) for row, v in zip(rows, values, strict=True)]
+    values = labels.iloc[rows].astype(str).to_numpy(np.str_)
+    votes = Votes(rows, values, np.ones(len(rows)), np.arange(len(rows)))
     others = np.ones(len(X), bool)
     others[rows] = False
-    return _measure(*_learn(answers, X), labels, others if judges is None else judges)
+    found = predict_values(fit_votes(votes, X[rows]), X, finite_rows(X))
+    return _measure(*found, labels, others if judges is None else judges)
 
 
 def _learn(answers: Sequence[Answer], X: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:

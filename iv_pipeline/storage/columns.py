@@ -12,11 +12,11 @@ EVERYWHERE: dict[str, str] = {
     "n_clusters": "number of clusters, noise not counted",
     "noise_share": "share of the usable images that are in no cluster",
     "predictability": "how well descriptors that took no part predict the clusters; 1 is perfect, 0 chance",
-    "stability": "agreement of fits on disjoint parts of the sample on a third; 1 is perfect, 0 chance",
+    "stability": "agreement of fits on disjoint parts on a third part; 1 is perfect; missing if not measured",
     "identity": "how well photos of one vehicle fall together; 1 is perfect, 0 chance",
-    "calinski_harabasz": "variance ratio criterion (Calinski and Harabasz 1974); more is better",
-    "davies_bouldin": "Davies–Bouldin index (1979); less is better",
-    "silhouette": "mean silhouette (Rousseeuw 1987) in [−1, 1]; more is better",
+    "calinski_harabasz": "variance ratio criterion (1974); more is better; measured for finalists alone",
+    "davies_bouldin": "Davies–Bouldin index (1979); less is better; measured for finalists alone",
+    "silhouette": "mean silhouette (Rousseeuw 1987) in [−1, 1]; more is better; measured for finalists alone",
     "adjusted_rand": "adjusted Rand index (Hubert and Arabie 1985); 1 is perfect, 0 chance",
     "adjusted_mutual_information": "adjusted mutual information (Vinh et al. 2010); 1 is perfect, 0 chance",
     "homogeneity": "share of the labels’ uncertainty that clusters take away (Rosenberg, Hirschberg 2007)",
@@ -74,7 +74,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "tried": "parameters as they were asked for, as JSON",
         "standard_error": "standard error of the leading score over samples of images or vehicles",
         "predicted_by": "predictability by each judge, as JSON",
-        "seconds": "that the fit took on the sample",
+        "seconds": "that the fit took on the sample, beside others",
         "incumbent": "whether it had won when other images were clustered",
         "criterion": "by which trials are compared",
         "reason": "of the choice, in one sentence; at the winner",
@@ -224,7 +224,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
     },
     "evaluation": {
         "attribute": "a label column, without its prefix",
-        "strategy": "questions, as many images at random, or all labels: the ceiling",
+        "strategy": "questions, as many images at random, or all labels (at most 5,000 teach): the ceiling",
         "n_answers": "answers that a simulated person gave",
         "n_images": "images that were looked at",
         "accuracy": "share of the images not looked at that get the right value",
@@ -237,7 +237,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "attribute": "as configured, or a label column without its prefix",
         "judged_by": "answers of people, or true labels",
         "n_images": "images whose value is known",
-        "accuracy": "share of them that get the right value from others in their cluster",
+        "accuracy": "share of labels held out, or of answered images, that the others in the cluster give rightly",
         "rank": "1 tells the attribute best",
     },
     "summary": {
@@ -274,7 +274,7 @@ TEXT: frozenset[str] = frozenset(
 STARTING: dict[str, str] = {
     "label_": "true label of another kind",
     "anomaly/": "how far the vector of that descriptor is from all others; 1 is the threshold",
-    "rank_": "rank by that criterion, 1 is best",
+    "rank_": "rank by that criterion among those it was measured for, 1 is best",
 }
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from iv_pipeline.learn import simulation
 from iv_pipeline.learn.simulation import Pool, calibration_error, coverage, learning_curve
 
 KINDS = 6
@@ -63,13 +64,33 @@ def test_a_curve_ends_where_the_questions_end() -> None:
     assert len(few) == 2
 
 
-def test_labels_that_nobody_looked_at_teach_nothing() -> None:
-    known = pool()
-    first = learning_curve(known, 0, (10,)).query("strategy == 'questions'")
-    hidden = {name: labels.where(labels.index < 300) for name, labels in known.labels.items()}
-    half = learning_curve(known._replace(labels=hidden), 0, (10,)).query("strategy == 'questions'")
-    assert (half["accuracy"] <= 1).all()
-    assert (half["n_images"] == first["n_images"]).all()  # before any answer, questions depend on no label
+def test_labels_that_nobody_looked_at_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    measure = simulation._measure
+
+    def record(value: np.ndarray, confidence: np.ndarray, labels: pd.Series, judges: np.ndarray) -> object:
+        found.append((value.copy(), confidence.copy(), judges.copy()))
+        return measure(value, confidence, labels, judges)
+
+    monkeypatch.setattr(simulation, "_measure", record)
+    known = pool(400)._replace(labels={"shape": pool(400).labels["shape"]})
+    learning_curve(known, 0, (25, 40))
+    unseen = np.flatnonzero(found[1][2])  # after all questions
+    shuffled = known.labels["shape"].copy()
+    shuffled.iloc[unseen] = np.random.default_rng(0).permutation(shuffled.iloc[unseen])
+    learning_curve(known._replace(labels={"shape": shuffled}), 0, (25, 40))
+    half = len(found) // 2
+    for at in (0, 1):
+        for one, other in zip(found[at], found[half + at], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_label_that_is_missing_is_no_disagreement() -> None:
+    known = pool(400)
+    hidden = known.labels["shape"].where(np.random.default_rng(0).random(400) < 0.5)
+    gaps = learning_curve(known._replace(labels={**known.labels, "shape": hidden}), 0, (25,))
+    by = gaps.set_index(["attribute", "strategy"])["accuracy"]
+    assert by["shape", "questions"] > by["shape", "random"]
 
 
 def test_images_without_labels_or_features_are_no_ground_for_failure() -> None:
@@ -93,11 +114,13 @@ def test_calibration_error_is_the_mean_gap_of_each_bin(confidence: np.ndarray, r
 
 
 @given(arrays(np.float64, 30, elements=st.floats(0, 1)), arrays(np.bool_, 30), st.floats(0.5, 1))
-def test_coverage_is_the_longest_precise_beginning(
+def test_coverage_is_the_largest_share_that_is_precise_from_some_confidence_on(
     confidence: np.ndarray, right: np.ndarray, precision: float
 ) -> None:
-    ordered = right[np.argsort(-confidence, kind="stable")]
-    longest = max((n for n in range(1, 31) if ordered[:n].sum() >= precision * n), default=0)
+    from_each = [confidence >= threshold for threshold in confidence]
+    longest = max(
+        (sure.sum() for sure in from_each if right[sure].sum() >= precision * sure.sum()), default=0
+    )
     assert coverage(confidence, right, precision) == pytest.approx(longest / 30)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 N_PROTOTYPES = 2_000
 ROWS_PER_PROTOTYPE = 50
 """Rows that prototypes are placed by, if there are more; all rows weigh them."""
@@ -28,6 +30,16 @@ PROTOTYPE_ROUNDS = 6
 NOISE = -1
 COUNTS = ("n_clusters", "n_components")
 """Parameters that ask for a number of clusters."""
+
+
+class _Once(cached_property[T]):
+    """A property that one thread computes while others that ask for it wait, also since Python 3.12."""
+
+    def __get__(self, space: Any, owner: type[Any] | None = None) -> Any:
+        if space is None:
+            return self
+        with space.lock:
+            return super().__get__(space, owner)
 
 
 @dataclass
@@ -49,6 +61,8 @@ class Space:
     previous
         Clusters of the rows in an earlier fit, −1 where unknown, shape ``(n_rows,)``: methods that start somewhere
         start there, so that what people named stays.
+    lock
+        Held while one of the above is computed.
     """
 
     X: NDArray[np.float32]
@@ -59,13 +73,14 @@ class Space:
     given_graph: NeighborGraph | None = field(default=None, repr=False)
     given_hierarchy: Hierarchy | None = field(default=None, repr=False)
     previous: NDArray[np.int32] | None = field(default=None, repr=False)
+    lock: Any = field(default_factory=RLock, init=False, repr=False, compare=False)
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.X)
 
-    @cached_property
+    @_Once
     def first_equal(self) -> NDArray[np.int64]:
         """Index of the first row that equals each row, shape ``(n_rows,)``."""
         return first_equal(self.X)
@@ -96,17 +111,17 @@ class Space:
         labels, confidence = zip(*map_rows(model.predict, self.batches), strict=True)
         return np.concatenate(labels), np.concatenate(confidence)
 
-    @cached_property
+    @_Once
     def graph(self) -> NeighborGraph:
         """The nearest neighbours of every row."""
         return self.given_graph or neighbor_graph(self.X, self.n_neighbors, self.seed)
 
-    @cached_property
+    @_Once
     def hierarchy(self) -> Hierarchy:
         """The density hierarchy of the graph."""
         return self.given_hierarchy or build_hierarchy(self.X, self.graph, self.min_samples)
 
-    @cached_property
+    @_Once
     def prototypes(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """At most `N_PROTOTYPES` centroids, and how many rows each stands for.
 
@@ -124,7 +139,7 @@ class Space:
         counts = np.bincount(nearest, minlength=len(centroids))
         return centroids[counts > 0], counts[counts > 0]
 
-    @cached_property
+    @_Once
     def ward_merges(self) -> NDArray[np.float64]:
         """Ward's merges of the prototypes; cuts at several numbers of clusters share them."""
         return ward_merges(*self.prototypes)
