@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import hypothesis
 import numpy as np
 import pytest
 import yaml
@@ -56,6 +57,9 @@ BIN = Path(sys.executable).parent
 TRAFFIC_CAMERA = REPOSITORY.parent / "shared" / "deliveries" / "traffic-camera" / "Intellivision_case"
 """A real delivery beside the repository; tests that need it are skipped without it."""
 
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",

@@ -9,6 +9,7 @@ from iv_pipeline.assets.attributes import density_of
 from iv_pipeline.assets.image_index import require_same_images, true_labels
 from iv_pipeline.assets.stage import PARTIAL, Result, stage
 from iv_pipeline.config import Settings
+from iv_pipeline.errors import Notice
 from iv_pipeline.learn.attributes import votes_on
 from iv_pipeline.learn.evaluation import descriptor_accuracy as judge_descriptors
 from iv_pipeline.learn.simulation import COLUMNS, Pool, learning_curve
@@ -84,14 +85,16 @@ def descriptor_accuracy(
     Empty as long as nobody has answered and there are no labels.
     """
     config = settings.config
-    for name, table in {"joint_features": joint_features, "groups": groups, **clusters}.items():
+    for name, table in {"joint_features": joint_features, "groups": groups}.items():
         require_same_images(image_index, table.column(IMAGE_PATH).to_pandas(), name)
+    paths = joint_features.column(IMAGE_PATH)
+    known = {name: table for name, table in clusters.items() if table.column(IMAGE_PATH).equals(paths)}
     asked = read_asked(
-        settings.data_root, config.attributes, FitTables(joint_features, groups, clusters), config.seed
+        settings.data_root, config.attributes, FitTables(joint_features, groups, known), config.seed
     )
     usable = finite_rows(joint_features.vectors("embedding").to_array())
     frame = judge_descriptors(
-        {name: table.column("cluster").to_numpy() for name, table in clusters.items()},
+        {name: table.column("cluster").to_numpy() for name, table in known.items()},
         true_labels(image_index),
         {name: votes_on(answers, usable) for name, answers in asked.answers.items()},
         config.seed,
@@ -104,4 +107,13 @@ def descriptor_accuracy(
             "attributes": int(best["attribute"].nunique()),
             "best": dg.MetadataValue.md(best.round(3).to_markdown(index=False)),
         },
+        notices=[
+            Notice(
+                "is not judged: its clusters are of other images than the joint features",
+                where=f"descriptor {name}",
+                fix="run full_pipeline for it again",
+            )
+            for name in clusters
+            if name not in known
+        ],
     )

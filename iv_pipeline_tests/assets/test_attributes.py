@@ -165,6 +165,10 @@ def test_answers_about_clusters_of_other_images_wait(pipeline: Pipeline) -> None
     notices = str(event.materialization.metadata["notices"].value)
     assert "the clusters of vdc_type are of other images than the joint features" in notices
     assert (pipeline.read("attributes")["group"] == "").all()
+    (judged,) = [
+        e for e in result.get_asset_materialization_events() if e.asset_key.path == ["descriptor_accuracy"]
+    ]
+    assert "descriptor vdc_type: is not judged" in str(judged.materialization.metadata["notices"].value)
 
 
 def test_groups_stay_while_answers_refer_to_them(pipeline: Pipeline) -> None:
