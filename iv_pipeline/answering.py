@@ -142,7 +142,7 @@ def read_asked(data_root: UPath, attributes: Values, fit: FitTables, seed: int) 
     answers: dict[str, list[Answer]] = {name: [] for name in attributes}
     asked: dict[str, frozenset[int]] = {}
     notices: list[Notice] = []
-    features = fit.joint_features.vectors("features").to_array()
+    features = fit.joint_features.vectors("features")
     for name, table in {GROUPS: fit.groups, **fit.clusters}.items():
         given = read_answers(data_root, name, attributes)
         notices += given.notices
@@ -158,7 +158,7 @@ def read_asked(data_root: UPath, attributes: Values, fit: FitTables, seed: int) 
             notices.append(_gone(name, gone))
         for number in sorted(given.asked - set(gone)):
             rows = members[number]
-            shown = sheet(features, rows, seed)
+            shown = sheet(features.take(rows), rows, seed)
             for attribute, values in answers.items():
                 values.append(Answer(rows, shown, given.said.get(attribute, {}).get(number)))
     single = read_image_answers(data_root, attributes)

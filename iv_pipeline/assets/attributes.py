@@ -15,6 +15,7 @@ from iv_pipeline.assets.stage import PARTIAL, Check, Result, stage
 from iv_pipeline.config import GROUPS, Settings
 from iv_pipeline.learn.attribute_labelling import UNUSABLE
 from iv_pipeline.learn.attributes import predict_values, settled_share
+from iv_pipeline.learn.groups import sheet
 from iv_pipeline.learn.questions import first_questions, posterior, rank_questions, tree_candidates
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
@@ -94,7 +95,7 @@ def review(
     tree = tree_of(groups)
     fit = FitTables(joint_features, groups)
     asked = read_asked(settings.data_root, config.attributes, fit, config.seed)
-    nodes, candidates = tree_candidates(tree, joint_features.vectors("features").to_array(), config.seed)
+    nodes, candidates = tree_candidates(tree)
     done = np.flatnonzero(np.isin(nodes, list(asked.clusters[GROUPS]))).tolist()
     known = np.zeros(len(paths), bool)
     known[asked.images] = True
@@ -111,10 +112,12 @@ def review(
         density=density_of(joint_features),
         known=known,
     )
+    features = joint_features.vectors("features")
     asking = []
     for question in questions:
         is_image = question.candidate.kind == "image"
-        shown = [paths.iloc[row] for row in question.candidate.shown]
+        members = question.candidate.members
+        shown = paths.iloc[sheet(features.take(members), members, config.seed)].tolist()
         asking.append(
             {
                 "kind": question.candidate.kind,

@@ -210,7 +210,7 @@ def _children(merges: NDArray[np.float64], n_leaves: int) -> NDArray[np.int32]:
     return children
 
 
-def sheet(X: NDArray[np.float32], rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+def sheet(X: NDArray[np.floating[Any]], rows: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     """At most `SHEET_SIZE` rows of a group to look at: random ones of the quarter nearest its center, ascending.
 
     The nearest ones of all look alike, so that people agree on them although the group is mixed; among random
@@ -219,16 +219,16 @@ def sheet(X: NDArray[np.float32], rows: NDArray[np.int64], seed: int) -> NDArray
     Parameters
     ----------
     X
-        Vectors of all rows, shape ``(n_rows, n_features)``.
+        Vectors of the group, shape ``(len(rows), n_features)``.
     rows
-        Rows of the group, ascending.
+        Its rows, ascending.
     seed
         Seed of the choice, which otherwise depends on the rows of the group only.
     """
     if len(rows) <= SHEET_SIZE:
         return rows
-    own = X[rows].astype(np.float64)
-    distance = np.square(own - own.mean(axis=0)).sum(axis=1)
+    X = X.astype(np.float64)
+    distance = np.square(X - X.mean(axis=0)).sum(axis=1)
     core = rows[np.argsort(distance, kind="stable")[: max(SHEET_SIZE, len(rows) // 4)]]
     rng = np.random.default_rng([seed, len(rows), int(rows[0]), int(rows[-1])])
     return np.sort(rng.choice(core, SHEET_SIZE, replace=False))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import bdtrc
 
-from iv_pipeline.learn.groups import GroupTree, sheet
+from iv_pipeline.learn.groups import SHEET_SIZE, GroupTree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,14 +38,16 @@ class Candidate:
     kind
         ``cluster`` or ``image``.
     members
-        Rows that the answer is about.
-    shown
-        Rows to look at, `iv_pipeline.learn.groups.SHEET_SIZE` at most.
+        Rows that the answer is about, ascending; `iv_pipeline.learn.groups.sheet` says which to look at.
     """
 
     kind: Literal["cluster", "image"]
     members: NDArray[np.int64]
-    shown: NDArray[np.int64]
+
+    @property
+    def n_shown(self) -> int:
+        """Number of rows to look at."""
+        return min(len(self.members), SHEET_SIZE)
 
 
 @dataclass(frozen=True)
@@ -70,26 +72,19 @@ class Question:
     attributes: tuple[str, ...]
 
 
-def tree_candidates(
-    tree: GroupTree, X: NDArray[np.float32], seed: int, n_groups: int = MAX_NODES
-) -> tuple[NDArray[np.int64], list[Candidate]]:
+def tree_candidates(tree: GroupTree, n_groups: int = MAX_NODES) -> tuple[NDArray[np.int64], list[Candidate]]:
     """Nodes of a tree that are worth asking about, the largest cut first, and a candidate for each.
 
     Parameters
     ----------
     tree
         Groups of all rows.
-    X
-        Vectors that the sheets are chosen by, shape ``(n_rows, n_features)``.
-    seed
-        Seed of the sheets.
     n_groups
         Number of groups of the finest cut.
     """
     finest = tree.cut(n_groups)
     nodes = np.concatenate([np.arange(tree.n_nodes - 1, tree.n_nodes - len(finest), -1), finest])
-    members = [tree.members(int(node)) for node in nodes]
-    return nodes.astype(np.int64), [Candidate("cluster", m, sheet(X, m, seed)) for m in members]
+    return nodes.astype(np.int64), [Candidate("cluster", tree.members(int(node))) for node in nodes]
 
 
 def first_questions(tree: GroupTree, nodes: NDArray[np.int64], n: int = FIRST_GROUPS) -> list[int]:
@@ -223,7 +218,7 @@ def _groups(
         ),
         shape=(len(positions), len(unsure)),
     )
-    shown = np.array([len(candidates[i].shown) for i in positions])
+    shown = np.array([candidates[i].n_shown for i in positions])
     agree = np.stack([_agreement(inside, sizes, shown, p) for p in posterior.values()], axis=1)
     left = np.ones(len(positions), bool)
     questions: list[Question] = []
@@ -269,5 +264,5 @@ def _images(
     for row in best[score[best] > 0]:
         settled = tuple(names[a] for a in np.argsort(-unsure[row], kind="stable") if unsure[row, a] > 0)
         one = np.array([row], np.int64)
-        questions.append(Question(Candidate("image", one, one), -1, float(worth[row]), settled))
+        questions.append(Question(Candidate("image", one), -1, float(worth[row]), settled))
     return questions

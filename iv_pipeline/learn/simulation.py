@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.learn.attributes import Answer, Votes, fit_votes, predict_values, votes_on
-from iv_pipeline.learn.groups import fit_groups
+from iv_pipeline.learn.groups import fit_groups, sheet
 from iv_pipeline.learn.questions import (
     AGREED,
     first_questions,
@@ -119,7 +119,7 @@ def coverage(confidence: NDArray[np.floating[Any]], right: NDArray[np.bool_], pr
 
 def _by_questions(pool: Pool, seed: int, budgets: Sequence[int]) -> Iterator[tuple[Any, ...]]:
     tree = fit_groups(pool.embedding, seed)
-    nodes, candidates = tree_candidates(tree, pool.X, seed)
+    nodes, candidates = tree_candidates(tree)
     first = first_questions(tree, nodes)
     answers: dict[str, list[Answer]] = {name: [] for name in pool.labels}
     asked: list[int] = []
@@ -135,10 +135,12 @@ def _by_questions(pool: Pool, seed: int, budgets: Sequence[int]) -> Iterator[tup
             if not ranked:
                 break
             for question in ranked:
-                _answer(question, pool.labels, answers)
-                seen[question.candidate.shown] = True
+                members = question.candidate.members
+                shown = sheet(pool.X[members], members, seed)
+                _answer(question, shown, pool.labels, answers)
+                seen[shown] = True
                 if question.candidate.kind == "image":
-                    known[question.candidate.members] = True
+                    known[members] = True
                 else:
                     asked.append(question.index)
             n_answers += len(ranked)
@@ -153,10 +155,12 @@ def _by_questions(pool: Pool, seed: int, budgets: Sequence[int]) -> Iterator[tup
 
 
 def _answer(
-    question: Question, labels: Mapping[str, pd.Series[Any]], answers: Mapping[str, list[Answer]]
+    question: Question,
+    shown: NDArray[np.int64],
+    labels: Mapping[str, pd.Series[Any]],
+    answers: Mapping[str, list[Answer]],
 ) -> None:
-    """What a person says who sees the images of a question."""
-    shown = question.candidate.shown
+    """What a person says of a question who sees some of its images."""
     for name, given in answers.items():
         counts = labels[name].iloc[shown].value_counts()
         agreed = len(counts) > 0 and counts.iloc[0] >= AGREED * counts.sum() - 1e-9

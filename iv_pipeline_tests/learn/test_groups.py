@@ -61,18 +61,16 @@ def test_without_vectors_there_are_no_groups() -> None:
     assert (tree.n_leaves, tree.n_nodes, len(tree.cut(3))) == (0, 0, 0)
 
 
-def test_a_sheet_shows_the_core_of_a_group_and_depends_on_its_rows_only() -> None:
+def test_a_sheet_shows_the_core_of_a_group_the_same_whenever_it_is_made() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 5)).astype(np.float32)
     rows = np.arange(0, 400, 2)
     X[rows[:60]] += 20
-    shown = sheet(X, rows, 0)
+    shown = sheet(X[rows], rows, 0)
     assert len(set(shown.tolist())) == SHEET_SIZE
     assert not np.isin(shown, rows[:60]).any()
-    other = X.copy()
-    other[1::2] = 0
-    np.testing.assert_array_equal(sheet(other, rows, 0), shown)
-    np.testing.assert_array_equal(sheet(X, rows[:5], 0), rows[:5])
+    np.testing.assert_array_equal(sheet(X[rows], rows, 0), shown)
+    np.testing.assert_array_equal(sheet(X[rows[:5]], rows[:5], 0), rows[:5])
 
 
 def test_two_leaves_have_the_size_of_the_first_node_that_holds_both() -> None:

@@ -18,7 +18,7 @@ from iv_pipeline.learn.questions import (
 
 def cluster(begin: int, end: int) -> Candidate:
     members = np.arange(begin, end)
-    return Candidate("cluster", members, members[:9])
+    return Candidate("cluster", members)
 
 
 def one_sure_of(n_rows: int, confidence: float, value: int = 0, n_values: int = 2) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_what_is_not_the_confidence_of_a_value_is_spread_over_the_others() -> No
 def test_before_any_answer_the_groups_of_a_cut_come_first_and_the_largest_of_them() -> None:
     X = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     tree = fit_groups(X, 0)
-    nodes, candidates = tree_candidates(tree, X, 0)
+    nodes, candidates = tree_candidates(tree)
     found = rank_questions(candidates, {}, [], 30, first=first_questions(tree, nodes, 12))
     assert {int(nodes[q.index]) for q in found[:12]} == set(tree.cut(12).tolist())
     assert [q.gain for q in found[:12]] == sorted((q.gain for q in found[:12]), reverse=True)
@@ -120,7 +120,7 @@ def test_a_large_delivery_is_ranked_in_seconds() -> None:
     n_rows = 416_314
     X = rng.normal(size=(n_rows, 4)).astype(np.float32)
     tree = fit_groups(X, 0)
-    _, candidates = tree_candidates(tree, X, 0, 1_000)
+    _, candidates = tree_candidates(tree, 1_000)
     posterior = {name: rng.dirichlet(np.ones(8), n_rows) for name in ("type", "view", "color")}
     begin = time.monotonic()
     rank_questions(candidates, posterior, [], 100)
