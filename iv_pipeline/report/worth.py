@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from iv_pipeline.report import plots
 from iv_pipeline.report.sections import Plot, plot_of
@@ -89,13 +91,11 @@ def _efforts(evaluation: pd.DataFrame) -> list[Effort]:
     key = ["attribute", "n_answers"]
     random = evaluation[evaluation["strategy"] == "random"].set_index(key)["accuracy"]
     asked = evaluation[evaluation["strategy"] == "questions"]
-    efforts = []
-    row: dict[str, Any]
-    for row in asked.to_dict("records"):  # type: ignore[assignment]
-        at = str(row["attribute"]), int(row["n_answers"])
-        numbers = (float(row[name]) for name in ("coverage_95", "calibration_error"))
-        efforts.append(Effort(*at, float(row["accuracy"]), float(random.get(at, float("nan"))), *numbers))
-    return efforts
+    columns = asked[[*key, "accuracy", "coverage_95", "calibration_error"]]
+    return [
+        Effort(name, n, accuracy, float(random.get((name, n), np.nan)), coverage, error)
+        for name, n, accuracy, coverage, error in columns.itertuples(index=False)
+    ]
 
 
 def _matrices(accuracy: pd.DataFrame) -> list[Matrix]:
