@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-COMPILED_PACKAGES = ("iv_pipeline", "umap", "pynndescent")
+COMPILED_PACKAGES = ("iv_pipeline",)
 VARIABLE = "NUMBA_CACHE_DIR"
 
 

@@ -36,12 +36,12 @@ COARSE = 2.0**-12
 
 
 def load_libraries() -> None:
-    """Import UMAP and scikit-learn, which import each other's parts, before several threads do so at once.
+    """Import scikit-learn, whose parts import each other, before several threads do so at once.
 
     Of two threads that import modules in a circle one may be given half a module: Python rather risks that than a
     deadlock.
     """
-    for name in ("umap.umap_", "sklearn.cluster"):
+    for name in ("iv_pipeline.learn.layout", "sklearn.cluster", "sklearn.metrics"):
         importlib.import_module(name)
 
 
@@ -139,13 +139,9 @@ def lay_out(
     numpy.ndarray
         Shape of `start`, float32.
     """
-    from umap.umap_ import find_ab_params
+    from iv_pipeline.learn.layout import fit_similarity, optimize_layout
 
-    from iv_pipeline.learn.layout import optimize_layout
-
-    a, b = (
-        round(float(value), 6) for value in find_ab_params(1.0, min_dist)
-    )  # a fit less accurate than these digits
+    a, b = fit_similarity(min_dist)
     fuzzy = fuzzy.tocoo()
     fuzzy.sum_duplicates()
     n_epochs = n_epochs or (200 if len(start) < LONG_ROWS else 100)

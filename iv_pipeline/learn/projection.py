@@ -6,13 +6,11 @@ are landmarks: on 416,314 rows this keeps more neighbours together than a layout
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from joblib import Parallel, delayed
 
-from iv_pipeline.engine import map_ordered, n_workers
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.embedding import (
     PLACED_ROWS,
     fuzzy_graph,
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 LEAST_LANDMARKS = 100_000
 LANDMARK_SHARE = 0.25
 """Of 50 neighbours of a row, 12 are landmarks then: about as many as a map keeps together."""
-PARALLEL_ROWS = 50_000
-"""From here on the maps are laid out side by side: a seed keeps each on one core, and a process costs seconds."""
 
 
 def umap_layouts(
@@ -74,13 +70,12 @@ def umap_layouts(
     among = np.where(indices[landmarks] < 0, own, indices[landmarks])
     laid_out = NeighborGraph(among, distances[landmarks], graph.recall)
     fuzzy = fuzzy_graph(laid_out, n_neighbors)
-    starts = [start_from(X[landmarks], d, seed) for d in dimensions]
-    draw = partial(lay_out, fuzzy, min_dist=min_dist, n_epochs=n_epochs, seed=seed)
-    if len(landmarks) < PARALLEL_ROWS or n_workers() < 2:
-        layouts = [draw(start) for start in starts]
-    else:
-        workers = min(len(starts), n_workers())
-        layouts = list(Parallel(workers, max_nbytes=None)(delayed(draw)(s) for s in starts))
+
+    def draw(i: int) -> NDArray[np.float32]:
+        start = start_from(X[landmarks], dimensions[i], seed)
+        return lay_out(fuzzy, start, min_dist=min_dist, n_epochs=n_epochs, seed=seed)
+
+    layouts = list(map_ordered(draw, len(dimensions)))  # a layout takes one core
     return [place_between(layout, landmarks, indices, distances, graph) for layout in layouts]
 
 

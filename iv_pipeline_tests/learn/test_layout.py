@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 from sklearn.manifold import trustworthiness
-from umap.umap_ import simplicial_set_embedding
+from umap.umap_ import find_ab_params, simplicial_set_embedding
+from umap.utils import tau_rand_int
 
 from iv_pipeline.learn import layout
 from iv_pipeline.learn.embedding import fuzzy_graph, lay_out, start_from
@@ -48,7 +49,7 @@ def test_compiled_and_interpreted_layouts_are_the_same_bit_for_bit(monkeypatch: 
     X = blobs(60)
     fuzzy, start = fuzzy_graph(neighbor_graph(X, 5), 6), start_from(X, 3)
     compiled = layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12)
-    for name in ("_squared_distance", "_clip", "_descend"):
+    for name in ("_squared_distance", "_clip", "_draw", "_descend"):
         monkeypatch.setattr(layout, name, getattr(layout, name).py_func)
     np.testing.assert_array_equal(layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12), compiled)
 
@@ -83,3 +84,16 @@ def test_a_graph_without_edges_leaves_rows_where_they_start() -> None:
     fuzzy.eliminate_zeros()
     start = start_from(X, 2)
     np.testing.assert_array_equal(layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=5), start)
+
+
+@pytest.mark.parametrize("min_dist", [0.0, 0.1, 0.5, 0.99])
+def test_the_similarity_of_points_is_umaps(min_dist: float) -> None:
+    assert layout.fit_similarity(min_dist) == pytest.approx(find_ab_params(1.0, min_dist), abs=1e-6)
+
+
+def test_random_numbers_are_those_of_umaps_generator() -> None:
+    ours = layout._generator_states(1, 0)[0]
+    theirs = ours.copy()
+    for _ in range(100):
+        assert layout._draw(ours) & 0x7FFFFFFF == tau_rand_int(theirs) & 0x7FFFFFFF
+    np.testing.assert_array_equal(ours, theirs)

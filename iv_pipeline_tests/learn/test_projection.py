@@ -32,7 +32,7 @@ def test_maps_laid_out_side_by_side_are_the_same(monkeypatch: pytest.MonkeyPatch
     X = make_blobs(200, centers=4, n_features=5, random_state=0)[0].astype(np.float32)
     graph = neighbor_graph(X, 15)
     alone = umap_layouts(X, graph, n_epochs=20)
-    monkeypatch.setattr(projection, "PARALLEL_ROWS", 100)
+    monkeypatch.setenv("IV_THREADS", "1")
     for one, other in zip(alone, umap_layouts(X, graph, n_epochs=20), strict=True):
         np.testing.assert_array_equal(one, other)
 
