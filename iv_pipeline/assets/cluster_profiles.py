@@ -8,9 +8,8 @@ from iv_pipeline.assets.delivery import gallery, open_delivery
 from iv_pipeline.assets.image_index import identities_of
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
-from iv_pipeline.errors import PictureError
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.learn.colors import describe_images
-from iv_pipeline.learn.decoding import decode
 from iv_pipeline.learn.profiles import (
     Geometry,
     describe_geometry,
@@ -45,12 +44,15 @@ def cluster_profiles(
     archive = open_delivery(settings).archive()
     if archive is None:
         context.log.warning("no image archive: clusters are described without their colours and pictures")
-    rows = [
-        _profile(geometry, np.flatnonzero(labels == geometry.cluster), image_index, archive)
-        | {"identity_agreement": agreement.get(geometry.cluster, np.nan)}
-        for geometry in describe_geometry(X, labels, confidence)
-    ]
-    frame = pd.DataFrame(rows)
+    geometries = describe_geometry(X, labels, confidence)
+
+    def profile(i: int) -> dict[str, object]:
+        cluster = geometries[i].cluster
+        members = np.flatnonzero(labels == cluster)
+        found = _profile(geometries[i], members, image_index, archive)
+        return found | {"identity_agreement": agreement.get(cluster, np.nan)}
+
+    frame = pd.DataFrame(list(map_ordered(profile, len(geometries))))
     by_size = frame.sort_values("size", ascending=False)
     return Result(
         frame,
@@ -74,7 +76,7 @@ def _profile(
     }
     shown = list(dict.fromkeys([*exemplars["central"], *exemplars["typical"]]))[:SHEET_IMAGES]
     images = [(path, _read(archive, path)) for path in shown]
-    seen = describe_images(data for _, data in images if data is not None and _is_whole(data))
+    seen = describe_images(data for _, data in images if data is not None)
     label = majority(image_index["label"].iloc[members]) if "label" in image_index else ("", np.nan)
     color = "" if seen["color"] in {"unknown", "mixed colours"} else seen["color"]
     brightness = seen["brightness"] if seen["n_images"] else np.nan
@@ -101,11 +103,3 @@ def _profile(
 
 def _read(archive: ImageStore | None, path: str) -> bytes | None:
     return None if archive is None else archive.glimpse(path)
-
-
-def _is_whole(data: bytes) -> bool:
-    try:
-        decode(data)
-    except PictureError:  # `image_quality` reports it, with the reason
-        return False
-    return True

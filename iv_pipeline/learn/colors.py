@@ -7,10 +7,12 @@ chroma and hue, so that a change of exposure alone rarely changes the word.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
+from iv_pipeline.errors import PictureError
 from iv_pipeline.learn.decoding import decode
 
 if TYPE_CHECKING:
@@ -129,6 +131,14 @@ def vehicle_color(data: bytes) -> VehicleColor:
     )
 
 
+def _color_of(data: bytes) -> VehicleColor | None:
+    try:
+        return vehicle_color(data)
+    except PictureError:  # `image_quality` reports it, with the reason
+        return None
+
+
+@cache
 def _centre_weight() -> NDArray[np.float64]:
     offset = np.linspace(-1, 1, _GRID)
     bell = np.exp(-np.square(offset / 0.5) / 2)
@@ -152,21 +162,16 @@ def describe_images(images: Iterable[bytes]) -> ColorDescription:
     Parameters
     ----------
     images
-        Encoded images, all readable.
+        Encoded images; those that cannot be decoded are left out.
 
     Returns
     -------
     ColorDescription
         `color`, a word such as "white" or "dark blue", "mixed colours" if no colour is that of a third of the
         images, or "unknown" if there is no image; `confidence`, the share of images of the leading colour;
-        `shares`, the mean of the images' shares; the mean `brightness`; and `n_images`.
-
-    Raises
-    ------
-    PictureError
-        If an image is none.
+        `shares`, the mean of the images' shares; the mean `brightness`; and `n_images`, how many were decoded.
     """
-    seen = [vehicle_color(data) for data in images]
+    seen = [color for data in images if (color := _color_of(data)) is not None]
     if not seen:
         return {"color": "unknown", "confidence": 0.0, "shares": {}, "brightness": 0.0, "n_images": 0}
     leading = [main_color(color.shares) for color in seen]

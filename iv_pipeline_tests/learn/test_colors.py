@@ -132,3 +132,9 @@ def test_no_images_have_no_colour() -> None:
 def test_bytes_that_are_no_image_are_refused() -> None:
     with pytest.raises(PictureError, match="not a picture"):
         vehicle_color(b"no image")
+
+
+def test_images_that_cannot_be_decoded_are_left_out() -> None:
+    described = describe_images([vehicle((20, 30, 90)), b"no image"])
+    assert described["color"] == "dark blue"
+    assert described["n_images"] == 1
