@@ -2,8 +2,9 @@
 
 Labels judge the criteria and take no part in the trials. A criterion is judged by its rank correlation with the
 accuracy of labelling among the clusterings at the naming budget, and by what its choice loses against the best of
-them, in points. So is the rule for ties, by every column of labels: what it chooses among candidates whose order
-may be chance, beside the candidate with the best score.
+them, in points. So are the rule for ties and the race, by every column of labels: what they choose, beside the
+candidate with the best score. The last table has, for each algorithm and each representation, how near its best
+candidate comes to the best of all.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 from upath import UPath
 
 from benchmarks.site import CONFIG
-from iv_pipeline.assets.clustering_trials import try_all
+from iv_pipeline.assets.clustering_trials import race, sample_of
 from iv_pipeline.config import load_config
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.selection import BUDGET_TOLERANCE, described
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from iv_pipeline.config import PipelineConfig
+    from iv_pipeline.learn.selection import Trial
 
 CRITERIA = {
     "predictability": 1,
@@ -42,7 +44,7 @@ CRITERIA = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge the criteria; prints two tables in Markdown."""
+    """Judge the criteria, ties and the race; prints tables in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
     parser.add_argument("root", type=Path, help="data root of a finished run whose delivery has labels")
     parser.add_argument("--config", type=Path, default=CONFIG)
@@ -62,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for table in (
         criteria_table(judged, config.trials.naming_budget),
-        ties_table(judged, config.trials.naming_budget),
+        choices_table(judged, config.trials.naming_budget),
+        *(contenders_table(judged, config.trials.naming_budget, by) for by in ("algorithm", "vectors")),
     ):
         sys.stdout.write(table.to_markdown(floatfmt=".2f") + "\n\n")
-    hidden = ["won", "score", *(c for c in map(str, judged) if c.startswith("accuracy_"))]
+    hidden = ["won", "raced", "score", *(c for c in map(str, judged) if c.startswith("accuracy_"))]
     sys.stdout.write(
         judged[judged["won"]].drop(columns=hidden).to_markdown(index=False, floatfmt=".3f") + "\n"
     )
@@ -74,14 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def judge_trials(config: PipelineConfig, name: str, root: Path, index: pd.DataFrame) -> pd.DataFrame:
     """A row for each trial of a descriptor: its criteria, and the accuracy of labelling by its clusters."""
-    selection, rows = try_all(
+    sample, rows = sample_of(
         config,
         name,
         read_table(UPath(root / file_of("scaled_pca", name))),
         read_table(UPath(root / file_of("views"))),
         index,
-        all_scores=True,
     )
+    searched = race(config, sample, name, exhaustive=True)
+    raced = race(config, sample, name).winner
     columns = [c for c in map(str, index) if c.startswith("label") and index[c].iloc[rows].notna().any()]
     truth = {c.replace("label", "accuracy"): index[c].iloc[rows].reset_index(drop=True) for c in columns}
     return pd.DataFrame(
@@ -93,14 +97,21 @@ def judge_trials(config: PipelineConfig, name: str, root: Path, index: pd.DataFr
                 "algorithm": trial.algorithm,
                 "n_clusters": trial.n_clusters,
                 **{criterion: trial.scores[criterion] for criterion in CRITERIA},
-                "score": trial.scores[selection.criterion],
+                "score": trial.scores[searched.criterion],
                 "tied": trial.tied,
                 **{c: label_accuracy(trial.clustering.labels, values) for c, values in truth.items()},
                 "won": trial.won,
+                "raced": is_same(trial, raced),
             }
-            for trial in selection.trials
+            for trial in searched.trials
         ]
     )
+
+
+def is_same(trial: Trial, other: Trial) -> bool:
+    """Whether two searches tried the same."""
+    keys = ("scaler", "representation", "algorithm", "tried")
+    return all(getattr(trial, key) == getattr(other, key) for key in keys)
 
 
 def criteria_table(judged: pd.DataFrame, budget: int) -> pd.DataFrame:
@@ -118,11 +129,11 @@ def criteria_table(judged: pd.DataFrame, budget: int) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def ties_table(judged: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """For each column of labels, means over descriptors and seeds of what two ways to choose lose, in points.
+def choices_table(judged: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """For each column of labels, means over descriptors and seeds of what ways to choose lose, in points.
 
-    The best score, and the order among those that are tied with it; beside how many are tied on average, and how
-    often the order chooses another one.
+    The best score, the order among those that are tied with it, and the race; beside how many are tied on average,
+    how often the order chooses another one, and how often the race does.
     """
     rows = {}
     for column in (c for c in map(str, judged) if c.startswith("accuracy")):
@@ -131,19 +142,36 @@ def ties_table(judged: pd.DataFrame, budget: int) -> pd.DataFrame:
             records: list[dict[Any, Any]] = trials.to_dict("records")
             best = max(records, key=lambda trial: float(np.nan_to_num(trial["score"], nan=-np.inf)))
             won = next((trial for trial in records if trial["won"]), None)
-            if won is None:
+            raced = next((trial for trial in records if trial["raced"]), None)
+            if won is None or raced is None:
                 continue  # what a person fixed may lie outside the budget
             most = float(trials[column].max())
             facts.append(
                 {
                     "best score: points lost": 100 * (most - best[column]),
-                    "chosen: points lost": 100 * (most - won[column]),
+                    "exhaustive: points lost": 100 * (most - won[column]),
+                    "race: points lost": 100 * (most - raced[column]),
                     "tied": trials["tied"].sum(),
-                    "another chosen": won["score"] < best["score"],
+                    "tie broken": won["score"] < best["score"],
+                    "race differs": won is not raced,
                 }
             )
         rows[column] = {**pd.DataFrame(facts).mean().to_dict(), "choices": len(facts)}
     return pd.DataFrame(rows).T
+
+
+def contenders_table(judged: pd.DataFrame, budget: int, by: str) -> pd.DataFrame:
+    """How near the best of each algorithm or representation comes to the best of all, and how often it wins.
+
+    Means over descriptors and seeds of its score as a share of the best.
+    """
+    shares = []
+    for trials in _at_budget(judged, budget):
+        best = trials.groupby(by)["score"].max() / trials["score"].max()
+        won = trials.loc[trials["won"], by]
+        shares.append(pd.DataFrame({"share of the best score": best, "chosen": best.index.isin(won)}))
+    table = pd.concat(shares).groupby(level=0)
+    return table.mean().assign(choices=table.size()).sort_values("share of the best score", ascending=False)
 
 
 def _at_budget(judged: pd.DataFrame, budget: int) -> list[pd.DataFrame]:

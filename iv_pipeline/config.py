@@ -181,7 +181,7 @@ class TrialsConfig(Model):
     graphs of their descriptors (fusion)."""
     algorithms: tuple[AlgorithmName, ...] = ALGORITHMS
     n_clusters: tuple[int, ...] = (5, 10, 20, 30, 50)
-    """Numbers of clusters tried, as far as they lie within the naming budget."""
+    """Numbers of clusters that what won is tried with besides, as far as they lie below the naming budget."""
     naming_budget: int = Field(50, ge=2)
     """Clusters that a person is willing to look at and name; candidates are compared at this number."""
 

@@ -571,24 +571,40 @@ def test_kernels_of_another_processor_choose_the_same_and_give_the_same_labels(
         assert files[0].read_bytes() == files[1].read_bytes(), name
 
 
-def test_the_order_of_ties_is_judged_beside_the_best_score() -> None:
-    judged = pd.DataFrame(
-        {
-            "descriptor": ["a", "a", "b", "b"],
-            "seed": 0,
-            "n_clusters": 50,
-            "score": [0.4, 0.39, 0.2, 0.3],
-            "tied": [True, True, False, True],
-            "won": [False, True, False, True],
-            "accuracy": [0.8, 0.7, 0.5, 0.6],
-            "accuracy_color": [0.3, 0.5, 0.4, 0.2],
-        }
-    )
-    table = selection.ties_table(judged, 50)
-    assert table["best score: points lost"].to_dict() == pytest.approx({"accuracy": 0, "accuracy_color": 20})
-    assert table["chosen: points lost"].to_dict() == pytest.approx({"accuracy": 5, "accuracy_color": 10})
+CHOICES = pd.DataFrame(
+    {
+        "descriptor": ["a", "a", "b", "b"],
+        "seed": 0,
+        "algorithm": ["kmeans", "leiden", "kmeans", "leiden"],
+        "n_clusters": 50,
+        "score": [0.4, 0.39, 0.2, 0.3],
+        "tied": [True, True, False, True],
+        "won": [False, True, False, True],
+        "raced": [True, False, False, True],
+        "accuracy": [0.8, 0.7, 0.5, 0.6],
+        "accuracy_color": [0.3, 0.5, 0.4, 0.2],
+    }
+)
+
+
+def test_ties_and_the_race_are_judged_beside_the_best_score() -> None:
+    table = selection.choices_table(CHOICES, 50)
+    points = {"accuracy": (0, 5, 0), "accuracy_color": (20, 10, 20)}
+    for column, (best, exhaustive, race) in points.items():
+        assert table.loc[column, "best score: points lost"] == pytest.approx(best)
+        assert table.loc[column, "exhaustive: points lost"] == pytest.approx(exhaustive)
+        assert table.loc[column, "race: points lost"] == pytest.approx(race)
     assert table["tied"].tolist() == [1.5, 1.5]
-    assert table["another chosen"].tolist() == [0.5, 0.5]
+    assert table["tie broken"].tolist() == table["race differs"].tolist() == [0.5, 0.5]
+
+
+def test_algorithms_are_compared_by_how_near_they_come_to_the_best() -> None:
+    table = selection.contenders_table(CHOICES, 50, "algorithm")
+    assert table["share of the best score"].to_dict() == pytest.approx(
+        {"leiden": (0.39 / 0.4 + 1) / 2, "kmeans": (1 + 0.2 / 0.3) / 2}
+    )
+    assert table["chosen"].to_dict() == {"leiden": 1.0, "kmeans": 0.0}
+    assert table["choices"].tolist() == [2, 2]
 
 
 def test_criteria_are_judged_on_a_finished_run(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from iv_pipeline.assets.candidate import Candidate, CheckFailedError
-from iv_pipeline.assets.clustering_trials import predictors_of
+from iv_pipeline.assets.clustering_trials import judges_of
 from iv_pipeline.assets.delivery import open_delivery
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
@@ -18,7 +18,7 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.labelling import unpack_labeller
 from iv_pipeline.learn.acceptance import CHANGES, Terms, compare_fits, objections
 from iv_pipeline.learn.clustering import NOISE
-from iv_pipeline.learn.criteria import Score, mean_score
+from iv_pipeline.learn.criteria import Score, fit_predictor, mean_score
 from iv_pipeline.learn.evaluation import label_accuracy
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.processes import only_fit
@@ -206,7 +206,8 @@ def _score_of(candidate: Candidate, name: str, labelled: np.ndarray) -> Callable
     usable = np.logical_and.reduce([finite_rows(views.vectors(c).to_array()) for c in views.vector_columns])
     usable &= labelled[views.column("row").to_numpy()]
     rows = views.column("row").to_numpy()[usable]
-    predictors = predictors_of(config, name, views, usable).values()
+    judges = judges_of(config, name, views, usable).values()
+    predictors = [fit_predictor(X, config.seed) for X in judges]
 
     def score(labels: np.ndarray) -> Score:
         return mean_score([p.score(labels[rows], config.trials.naming_budget) for p in predictors])

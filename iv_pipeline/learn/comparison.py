@@ -286,21 +286,21 @@ def rank_configurations(trials: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `descriptor`, the configuration, every score of `SCORES` and ``rank_<score>`` beside it: 1 for the best of
-        the descriptor among those that it was measured for, missing for the others; by descriptor, the criterion
-        that led first.
+        `descriptor`, the configuration, the last round that it took part in, every score of `SCORES` and
+        ``rank_<score>`` beside it: 1 for the best of the descriptor among those of the last round that it was
+        measured for, missing for the others; by descriptor, then by the criterion that led.
     """
-    kept = ["scaler", "representation", "algorithm", "parameters", "n_clusters"]
+    kept = ["scaler", "representation", "algorithm", "parameters", "n_clusters", "round", "n_rows"]
     parts = []
     for name, frame in trials.items():
         columns: dict[str, pd.Series[Any]] = {column: frame[column] for column in kept}
+        is_finalist = frame["round"] == frame["round"].max()
         for score in SCORES:
-            ranks = frame[score].rank(method="min", ascending=score in BETTER_LOW)
+            ranks = frame[score].where(is_finalist).rank(method="min", ascending=score in BETTER_LOW)
             columns |= {score: frame[score], f"rank_{score}": ranks.astype("Int64")}
-        tied = frame["tied"] if "tied" in frame else frame["won"]  # trials of an earlier version have no ties
-        columns |= {"kept": frame["kept"], "tied": tied, "won": frame["won"]}
+        columns |= {name: frame[name] for name in ("kept", "tied", "won")}
         part = pd.DataFrame(columns)
         part.insert(0, "descriptor", name)
-        leading = f"rank_{frame['criterion'].iloc[0]}"
-        parts.append(part.sort_values(leading, kind="stable", na_position="last"))
+        leading = str(frame["criterion"].iloc[0])
+        parts.append(part.sort_values(["round", leading], ascending=False, kind="stable"))
     return pd.concat(parts, ignore_index=True)

@@ -6,43 +6,28 @@ from a descriptor that took no part in it, a cluster that is an artefact of one 
 descriptor exists, the pictures themselves judge; where there are none, **identity**: do photos of one vehicle
 fall together? Without identities **stability** leads: do clusterings of disjoint parts agree on a third?
 
-Candidates whose score is no further from the best than chance moves the difference are **tied** with it. A fixed
-order decides among them: what was chosen before, then what leaves no image unlabeled, then the simpler
-algorithm, representation and scaler.
+Those that reached the last round of the trials (`iv_pipeline.learn.trials`) are compared. Candidates whose score
+is no further from the best than chance moves the difference are **tied** with it. A fixed order then decides:
+what was chosen before, then what leaves no image unlabeled, then the simpler algorithm, representation and scaler.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from iv_pipeline.engine import map_ordered
-from iv_pipeline.errors import InputError
-from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space, fit_clusters
-from iv_pipeline.learn.criteria import (
-    INTERNAL,
-    UNDEFINED,
-    Predictor,
-    Score,
-    agreement_score,
-    identity_score,
-    internal_scores,
-    mean_score,
-    standard_error_of_difference,
-)
+from iv_pipeline.learn.clustering import ALGORITHMS, Clustering
+from iv_pipeline.learn.criteria import INTERNAL, Score, standard_error_of_difference
 from iv_pipeline.learn.representation import RECIPES
 from iv_pipeline.learn.scaling import SCALERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterable, Mapping, Sequence
 
 BUDGET_TOLERANCE = 0.7
 """Clusterings with fewer than this share of the budget are not compared with those that use it."""
@@ -50,41 +35,31 @@ INCUMBENT_SHARE = 0.95
 """Keep the previous choice if it scores at least this share of the best (hysteresis)."""
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Where clusters are looked for.
+@dataclass
+class Trial:
+    """One clustering of a sample, and how well it did.
 
     Attributes
     ----------
     scaler, representation
         What made the vectors.
-    space
-        The sample's vectors.
-    counts
-        Numbers of clusters tried besides the budget.
-    without
-        The same made without one of the descriptors that take part, by the descriptor left out.
-    parts
-        Rows that stability may be measured on are clustered apart; False where the vectors of a row depend on
-        all others, so that parts of the rows are no independent witnesses.
-    """
-
-    scaler: str
-    representation: str
-    space: Space
-    counts: tuple[int, ...] = ()
-    without: Mapping[str, Space] = field(default_factory=dict)
-    parts: bool = True
-
-
-@dataclass
-class Trial:
-    """One clustering of the sample, and how well it did.
-
-    It is fitted again on all rows if it is `kept`. It was chosen if it `won`, among those that are `tied` with the
-    best; an `incumbent` won the fit before. Stability, where it does not lead, and the `internal` scores are
-    measured for those that are kept or tied only: they decide nothing. Where parts of the rows of `space` are no
-    independent witnesses, `parts` is False.
+    algorithm, tried
+        What clustered them, with which parameters.
+    clustering
+        The clusters of the rows of its round.
+    measured
+        Score of each criterion.
+    predicted_by
+        How well each judge predicts the clusters.
+    seconds
+        What the clustering took.
+    round
+        The last round of the trials that it took part in.
+    internal
+        Scores by distances; like stability, where it does not lead, they decide nothing, and are measured only for
+        what is kept or tied.
+    kept, tied, won, incumbent
+        Whether it is fitted again on all rows, tied with the best, chosen, and what won the fit before.
     """
 
     scaler: str
@@ -93,10 +68,9 @@ class Trial:
     tried: dict[str, Any]
     clustering: Clustering
     measured: dict[str, Score]
-    predicted_by: dict[str, float]
+    predicted_by: dict[str, Score]
     seconds: float
-    space: Space
-    parts: bool
+    round: int = 1
     internal: dict[str, float] = field(default_factory=lambda: dict.fromkeys(INTERNAL, np.nan))
     kept: bool = False
     tied: bool = False
@@ -139,6 +113,16 @@ class Selection:
         """For each algorithm, the trial that is fitted again on all rows."""
         return {trial.algorithm: trial for trial in self.trials if trial.kept}
 
+    def with_fewer(self, trials: Sequence[Trial]) -> Selection:
+        """The same with trials of what won with fewer clusters, and what naming so few costs."""
+        best = self.winner.scores[self.criterion]
+        shares = {trial.n_clusters: trial.scores[self.criterion] / best for trial in trials}
+        told = ", ".join(
+            f"{k} {100 * share:.0f} %" for k, share in sorted(shares.items(), reverse=True) if share > 0
+        )
+        reason = f"; of that score fewer clusters reach: {told}" if told else ""
+        return Selection([*self.trials, *trials], self.winner, self.reason + reason, self.criterion)
+
     def to_frame(self) -> pd.DataFrame:
         """One row a trial, JSON in the column `parameters`."""
         return pd.DataFrame(
@@ -151,11 +135,13 @@ class Selection:
                     "tried": json.dumps(trial.tried),
                     "n_clusters": trial.n_clusters,
                     "noise_share": trial.clustering.noise_share,
+                    "round": trial.round,
+                    "n_rows": len(trial.clustering.labels),
                     **trial.scores,
                     "standard_error": trial.measured[self.criterion].standard_error
                     if np.isfinite(trial.scores[self.criterion])
                     else np.nan,
-                    "predicted_by": json.dumps(trial.predicted_by),
+                    "predicted_by": json.dumps({name: s.value for name, s in trial.predicted_by.items()}),
                     "seconds": trial.seconds,
                     "kept": trial.kept,
                     "tied": trial.tied,
@@ -169,251 +155,58 @@ class Selection:
         )
 
 
-@dataclass(frozen=True)
-class Judge:
-    """What a clustering of the sample is judged by, apart from its own vectors.
-
-    Attributes
-    ----------
-    predictors
-        One for each descriptor that takes no part in what is clustered.
-    own
-        One for each descriptor that does: it judges the clusters that the others make without it.
-    identities
-        Code of the vehicle of each row, −1 where unknown, shape ``(n_rows,)``; None without identities.
-    naming_budget
-        Clusters that a person is willing to name: what predictions tell is a share of what so many could.
-    witnesses
-        What the predictors know of the rows, in words.
-    seed
-        Of the parts that stability is measured on and of the rows for the silhouette.
-    """
-
-    predictors: Mapping[str, Predictor] = field(default_factory=dict)
-    own: Mapping[str, Predictor] = field(default_factory=dict)
-    identities: NDArray[np.int64] | None = None
-    naming_budget: int = 50
-    witnesses: str = "other descriptors"
-    seed: int = 0
-
-    def predict(self, labels: NDArray[np.int32]) -> dict[str, Score]:
-        """How well each other descriptor predicts the clusters."""
-        return {n: predictor.score(labels, self.naming_budget) for n, predictor in self.predictors.items()}
-
-    def predict_without(self, left_out: str, labels: NDArray[np.int32]) -> Score:
-        """How well a descriptor that takes part predicts the clusters that the others make without it."""
-        return self.own[left_out].score(labels, self.naming_budget)
-
-    def score(self, clustering: Clustering, predicted_by: Mapping[str, Score]) -> dict[str, Score]:
-        """The criteria that need no further fit; undefined where one has no meaning."""
-        return {
-            "predictability": mean_score(list(predicted_by.values())),
-            "stability": UNDEFINED,
-            "identity": identity_score(clustering.labels, self.identities),
-        }
-
-
-def _stability(trial: Trial, seed: int) -> Score:
-    """Adjusted Rand index, on a third of the rows, of clusterings fitted on the other two thirds each."""
-    space, clustering = trial.space, trial.clustering
-    if not trial.parts or clustering.model is None or space.n_rows < 3 * clustering.n_clusters:
-        return UNDEFINED
-    rows = np.random.default_rng(seed).permutation(space.n_rows)
-    first, second, third = np.array_split(rows, 3)
-    labels = []
-    for part in (first, second):
-        some = Space(space.X[np.sort(part)], space.seed, space.n_neighbors, space.min_samples)
-        model = fit_clusters(ALGORITHMS[trial.algorithm], some, trial.tried).model
-        if model is None:
-            return UNDEFINED
-        labels.append(model.predict(space.X[third])[0])
-    return agreement_score(*labels)
-
-
-def run_trials(
-    candidates: Iterable[Candidate],
-    judge: Judge,
-    *,
-    naming_budget: int,
-    algorithms: Sequence[str] = tuple(ALGORITHMS),
-    fixed: Mapping[str, Any] | None = None,
-    before: Mapping[str, Any] | None = None,
-    fewer: Sequence[int] = (),
-    make_again: Callable[[str, str], Candidate] | None = None,
-    all_scores: bool = False,
-    progress: Callable[[str], None] = lambda _: None,
-) -> Selection:
-    """Try every candidate × algorithm × parameters on the sample, and choose.
-
-    Parameters
-    ----------
-    candidates
-        Where to look for clusters; taken one after the other.
-    judge
-        What the clusterings are judged by.
-    naming_budget
-        Clusters that a person is willing to name; tried in any case. Larger numbers are not.
-    algorithms
-        Names in `ALGORITHMS`.
-    fixed
-        What a person chose: `scaler`, `representation`, `algorithm`, `n_clusters`, each optional.
-    before
-        What won when other images were clustered: `scaler`, `representation`, `algorithm` and `tried`, its
-        parameters. It wins again if it is tied with the best or reaches `INCUMBENT_SHARE` of its score.
-    fewer
-        Numbers of clusters below the budget to try what won with, so that a person sees what naming fewer costs.
-    make_again
-        Makes the candidate of a scaler and a representation again, if the winner is not the last one that led;
-        without it, what fewer clusters cost is left out then.
-    all_scores
-        Measure what decides nothing for all trials, not only for those that are kept or tied with the best.
-    progress
-        Told what was tried.
-
-    Raises
-    ------
-    iv_pipeline.errors.InputError
-        If nothing that was tried is what a person chose.
-    """
-    chosen = {key: value for key, value in (fixed or {}).items() if value is not None}
-    budget = chosen.get("n_clusters", naming_budget)
-    trials: list[Trial] = []
-    leading: Candidate | None = None
-    for candidate in candidates:
-        counts = tuple(sorted({k for k in candidate.counts if k <= budget} | {budget}))
-        done = len(trials)
-        jobs = [(name, parameters) for name in algorithms for parameters in ALGORITHMS[name].grid(counts)]
-        trials.extend(_try_all(candidate, jobs, judge, budget))
-        n_tried = len(trials) - done
-        progress(f"{candidate.representation} of {candidate.scaler}: {n_tried} clusterings tried")
-        winner = _winner(trials, budget, chosen, before)
-        if any(trial is winner for trial in trials[done:]):
-            leading = candidate
-    selection = _select(trials, budget, chosen, before, judge.witnesses)
-    won = selection.winner.scaler, selection.winner.representation
-    if leading is None or (leading.scaler, leading.representation) != won:
-        leading = make_again(*won) if make_again else None
-    if leading is not None:
-        selection = _with_fewer(selection, leading, judge, budget, [k for k in fewer if k < budget])
-    finalists = [trial for trial in selection.trials if all_scores or trial.kept or trial.tied]
-    list(map_ordered(lambda i: _measure_rest(finalists[i], judge.seed, budget), len(finalists)))
-    return selection
-
-
-def _try_all(
-    candidate: Candidate, jobs: Sequence[tuple[str, dict[str, Any]]], judge: Judge, budget: int
-) -> list[Trial]:
-    """Trials of algorithms and parameters, made side by side, in their order."""
-    return list(map_ordered(lambda i: _try(candidate, *jobs[i], judge, budget), len(jobs)))
-
-
-def _with_fewer(
-    selection: Selection, candidate: Candidate, judge: Judge, budget: int, counts: Sequence[int]
-) -> Selection:
-    """The selection, and what won tried with fewer clusters, unless it was or chooses their number itself."""
-    winner, criterion = selection.winner, selection.criterion
-    key = next((key for key in ("n_clusters", "n_components") if key in winner.tried), None)
-    if key is None or not winner.scores[criterion] > 0:
-        return selection
-    trials, shares = list(selection.trials), {}
-    for k in counts:
-        tried = {**winner.tried, key: k}
-        trial = next((t for t in trials if _is_like(t, winner) and t.tried == tried), None)
-        if trial is None or np.isnan(trial.scores[criterion]):
-            trials = [t for t in trials if t is not trial]
-            trial = _try(candidate, winner.algorithm, tried, judge, budget, in_full=True)
-            trials.append(trial)
-        shares[k] = trial.scores[criterion] / winner.scores[criterion]
-    told = ", ".join(
-        f"{k} {100 * share:.0f} %" for k, share in sorted(shares.items(), reverse=True) if share > 0
-    )
-    reason = f"; of that score fewer clusters reach: {told}" if told else ""
-    return Selection(trials, winner, selection.reason + reason, criterion)
-
-
-def _is_like(trial: Trial, other: Trial) -> bool:
-    """Whether the same algorithm clustered the same vectors."""
-    keys = ("scaler", "representation", "algorithm")
-    return all(getattr(trial, key) == getattr(other, key) for key in keys)
-
-
-def _try(
-    candidate: Candidate,
-    name: str,
-    parameters: dict[str, Any],
-    judge: Judge,
-    budget: int,
-    *,
-    in_full: bool = False,
-) -> Trial:
-    """One trial; what takes further fits is scored at the budget alone, unless `in_full`."""
-    began = time.perf_counter()
-    algorithm = ALGORITHMS[name]
-    clustering = fit_clusters(algorithm, candidate.space, parameters)
-    seconds = time.perf_counter() - began
-    at_budget = in_full or clustering.n_clusters >= BUDGET_TOLERANCE * budget
-    predicted_by = judge.predict(clustering.labels)
-    if at_budget:  # it takes a fit for each descriptor left out
-        predicted_by |= {
-            left_out: judge.predict_without(left_out, fit_clusters(algorithm, space, parameters).labels)
-            for left_out, space in candidate.without.items()
-        }
-    trial = Trial(
-        candidate.scaler,
-        candidate.representation,
-        name,
-        parameters,
-        clustering,
-        judge.score(clustering, predicted_by),
-        {name: score.value for name, score in predicted_by.items()},
-        seconds,
-        replace(candidate.space),  # without what was computed from it, which is large
-        candidate.parts,
-    )
-    if at_budget and all(np.isnan(score.value) for score in trial.measured.values()):
-        trial.measured["stability"] = _stability(trial, judge.seed)  # nothing else can lead
-    return trial
-
-
-def _measure_rest(trial: Trial, seed: int, budget: int) -> None:
-    """Measure what decides nothing; what takes further fits at the budget alone."""
-    if trial.measured["stability"] is UNDEFINED and trial.n_clusters >= BUDGET_TOLERANCE * budget:
-        trial.measured["stability"] = _stability(trial, seed)
-    trial.internal = internal_scores(trial.space.X, trial.clustering.labels, seed)
-
-
-def _select(
+def select(
     trials: list[Trial],
     budget: int,
     chosen: Mapping[str, Any],
     before: Mapping[str, Any] | None = None,
     witnesses: str = "other descriptors",
 ) -> Selection:
-    """The winner, and for each algorithm that clustered the same vectors the trial that is fitted on all rows."""
-    criterion, candidates = _criterion(trials), _eligible(trials, budget, chosen)
-    winner = _winner(trials, budget, chosen, before)
-    if winner is None:
-        what = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "n_clusters")
-        raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
+    """Choose the winner, and for each algorithm that clustered the same vectors what is fitted on all rows.
+
+    Parameters
+    ----------
+    trials
+        Those of all rounds; the ones that reached the last are compared.
+    budget
+        Clusters that a person is willing to name.
+    chosen
+        What a person fixed, as for `iv_pipeline.learn.trials.run_trials`.
+    before
+        What won before, by `scaler`, `representation`, `algorithm` and `tried`. It wins again if it is tied with
+        the best or reaches `INCUMBENT_SHARE` of its score.
+    witnesses
+        Who predicts clusters, in words.
+    """
+    finalists = _last_round(trials)
+    criterion, candidates = leading_criterion(finalists), eligible(finalists, budget, chosen)
+    winner = _winner(candidates, criterion, before)
     winner.won = True
     for trial in _tied(candidates, criterion):
         trial.tied = True
     for trial in trials:
-        trial.incumbent = before is not None and _is(trial, before)
+        trial.incumbent = before is not None and is_incumbent(trial, before)
     beside = [t for t in trials if (t.scaler, t.representation) == (winner.scaler, winner.representation)]
     for trials_of in _by_algorithm(beside).values():
-        within = [t for t in trials_of if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
+        latest = _last_round(trials_of)
+        within = [t for t in latest if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget]
         best = (
             winner
             if any(t is winner for t in trials_of)
-            else min(_tied(within or trials_of, criterion), key=_simplicity)
+            else min(_tied(within or latest, criterion), key=_simplicity)
         )
         best.kept = True
     reason = _reason(winner, candidates, criterion, budget, chosen, witnesses)
     return Selection(trials, winner, reason, criterion)
 
 
-def _criterion(trials: Sequence[Trial]) -> str:
+def _last_round(trials: Sequence[Trial]) -> list[Trial]:
+    """Those that went furthest: scores of different rounds cannot be compared."""
+    last = max(trial.round for trial in trials)
+    return [trial for trial in trials if trial.round == last]
+
+
+def leading_criterion(trials: Sequence[Trial]) -> str:
     """What leads: the first that says anything; stability says nothing of embeddings, and so comes last."""
     for criterion in ("predictability", "identity"):
         if any(np.isfinite(trial.scores[criterion]) for trial in trials):
@@ -421,26 +214,21 @@ def _criterion(trials: Sequence[Trial]) -> str:
     return "stability"
 
 
-def _eligible(trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any]) -> list[Trial]:
+def eligible(trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any]) -> list[Trial]:
     """What a person's choices leave, at the budget if anything is."""
     wanted = {key: value for key, value in chosen.items() if key != "n_clusters"}
     allowed = [t for t in trials if all(getattr(t, key) == value for key, value in wanted.items())]
     return [t for t in allowed if BUDGET_TOLERANCE * budget <= t.n_clusters <= budget] or allowed
 
 
-def _winner(
-    trials: Sequence[Trial], budget: int, chosen: Mapping[str, Any], before: Mapping[str, Any] | None
-) -> Trial | None:
-    """The incumbent if it is tied with the best or near it, else the simplest tie; None without candidates."""
-    candidates, criterion = _eligible(trials, budget, chosen), _criterion(trials)
-    if not candidates:
-        return None
+def _winner(candidates: Sequence[Trial], criterion: str, before: Mapping[str, Any] | None) -> Trial:
+    """The incumbent if it is tied with the best or near it, else the simplest tie."""
     tied = _tied(candidates, criterion)
     if before is not None:
-        enough = INCUMBENT_SHARE * max(_rank(trial, criterion) for trial in candidates)
+        enough = INCUMBENT_SHARE * max(leading_score(trial, criterion) for trial in candidates)
         for trial in candidates:
-            near = enough > 0 and _rank(trial, criterion) >= enough
-            if _is(trial, before) and (near or any(trial is t for t in tied)):
+            near = enough > 0 and leading_score(trial, criterion) >= enough
+            if is_incumbent(trial, before) and (near or any(trial is t for t in tied)):
                 return trial
     return min(tied, key=_simplicity)
 
@@ -451,10 +239,12 @@ def _tied(candidates: Sequence[Trial], criterion: str) -> list[Trial]:
     The one-standard-error rule (Breiman, Friedman, Olshen, Stone 1984), with the error of the difference: all
     candidates are judged on the same rows, and much of what chance does to one it does to the other.
     """
-    best = max(candidates, key=lambda trial: _rank(trial, criterion))
+    best = max(candidates, key=lambda trial: leading_score(trial, criterion))
     score = best.measured[criterion]
     if not np.isfinite(score.value):
-        return [trial for trial in candidates if _rank(trial, criterion) == _rank(best, criterion)]
+        return [
+            trial for trial in candidates if leading_score(trial, criterion) == leading_score(best, criterion)
+        ]
     return [
         trial
         for trial in candidates
@@ -475,14 +265,14 @@ def _simplicity(trial: Trial) -> tuple[bool, int, int, int, int]:
     )
 
 
-def _is(trial: Trial, before: Mapping[str, Any]) -> bool:
+def is_incumbent(trial: Trial, before: Mapping[str, Any]) -> bool:
     """Whether this is what won before."""
     return all(
         getattr(trial, key) == before[key] for key in ("scaler", "representation", "algorithm", "tried")
     )
 
 
-def _rank(trial: Trial, criterion: str) -> float:
+def leading_score(trial: Trial, criterion: str) -> float:
     """The leading score; clusterings that have none come last, by how many rows they cluster at all."""
     score = trial.scores[criterion]
     return score if np.isfinite(score) else -1 - trial.clustering.noise_share

@@ -125,12 +125,14 @@ def selection_curve(trials: pd.DataFrame, *, transparent: bool = False) -> bytes
     Parameters
     ----------
     trials
-        As `iv_pipeline.learn.selection.Selection.to_frame` makes them; trials without a score are left out.
+        As `iv_pipeline.learn.selection.Selection.to_frame` makes them; those without a score are left out, and
+        those that did not reach the last round, whose scores cannot be compared.
     transparent
         Leave out the white ground; `on_dark` then makes what a dark page shows.
     """
     criterion = str(trials["criterion"].iloc[0])
     figure, axes = _axes(5.0, 3.5, transparent=transparent)
+    trials = trials[trials["round"] == trials["round"].max()]
     trials = trials.assign(
         vectors=[described(*pair) for pair in trials[["scaler", "representation"]].to_numpy()]
     )

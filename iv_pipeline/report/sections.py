@@ -140,6 +140,7 @@ class DescriptorSection:
     variance: Plot | None
     criterion: str
     trials: list[dict[str, Any]]
+    dropped: str
     bars: list[Bar]
     cards: list[ClusterCard]
     names_elsewhere: dict[int, str]
@@ -229,6 +230,7 @@ def describe_descriptor(
         variance=plot_of(plots.variance_curve, variance),
         criterion="" if trials is None or trials.empty else str(trials["criterion"].iloc[0]),
         trials=_best_trials(trials),
+        dropped=_dropped(trials),
         bars=_bars(sizes),
         cards=cards,
         names_elsewhere={cluster: name for cluster, name in given.items() if cluster not in shown},
@@ -278,10 +280,31 @@ def _best_trials(trials: pd.DataFrame | None) -> list[dict[str, Any]]:
     if trials is None or trials.empty:
         return []
     criterion = str(trials["criterion"].iloc[0])
-    best = trials.sort_values(["won", criterion], ascending=False, kind="stable").head(MAX_TRIALS)
+    best = trials.sort_values(["won", "round", criterion], ascending=False, kind="stable").head(MAX_TRIALS)
     best["vectors"] = [described(*pair) for pair in best[["scaler", "representation"]].to_numpy()]
-    columns = ["vectors", "algorithm", "n_clusters", "predictability", "stability", "silhouette", "won"]
+    columns = [
+        "vectors",
+        "algorithm",
+        "n_clusters",
+        "predictability",
+        "stability",
+        "silhouette",
+        "round",
+        "won",
+    ]
     return best.reindex(columns=columns).to_dict("records")  # type: ignore[return-value]
+
+
+def _dropped(trials: pd.DataFrame | None) -> str:
+    """Which vectors the first round dropped, the best of them first, in a sentence; empty if it dropped none."""
+    if trials is None or trials.empty:
+        return ""
+    early = trials[trials["round"] < 2].sort_values(str(trials["criterion"].iloc[0]), ascending=False)
+    if early.empty or (trials["round"] < 2).all():
+        return ""
+    names = [described(*pair) for pair in early[["scaler", "representation"]].to_numpy()]
+    n_rows, algorithm = int(early["n_rows"].iloc[0]), early["algorithm"].iloc[0]
+    return f"Dropped in round 1, by {algorithm} on {n_rows:,} images: {', '.join(names)}."
 
 
 def _cards(profiles: pd.DataFrame, given: Mapping[int, str], sheet_bytes: int) -> list[ClusterCard]:

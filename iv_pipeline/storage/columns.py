@@ -10,6 +10,8 @@ EVERYWHERE: dict[str, str] = {
     "algorithm": "clustering algorithm",
     "parameters": "of the algorithm, as JSON",
     "n_clusters": "number of clusters, noise not counted",
+    "round": "last round that it took part in; scores of different rounds cannot be compared",
+    "n_rows": "sampled images that were clustered in it",
     "noise_share": "share of the usable images that are in no cluster",
     "predictability": "how well descriptors that took no part predict the clusters; 1 is perfect, 0 chance",
     "stability": "agreement of fits on disjoint parts on a third part; 1 is perfect; missing if not measured",
@@ -274,7 +276,7 @@ TEXT: frozenset[str] = frozenset(
 STARTING: dict[str, str] = {
     "label_": "true label of another kind",
     "anomaly/": "how far the vector of that descriptor is from all others; 1 is the threshold",
-    "rank_": "rank by that criterion among those it was measured for, 1 is best",
+    "rank_": "rank by that criterion among those of the last round that it was measured for, 1 is best",
 }
 
 

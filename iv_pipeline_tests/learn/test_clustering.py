@@ -28,7 +28,7 @@ def test_every_algorithm_finds_clear_clusters_among_all_rows(name: str) -> None:
     X, y = blobs()
     space = Space(X)
     scores = []
-    for parameters in ALGORITHMS[name].grid((3, 6)):
+    for parameters in ALGORITHMS[name].grid(6):
         clustering = ALGORITHMS[name].fit(space, parameters)
         assert clustering.labels.shape == clustering.confidence.shape == (len(X),)
         assert set(np.unique(clustering.labels)) - {-1} == set(range(clustering.n_clusters))
@@ -42,7 +42,7 @@ def test_every_algorithm_finds_clear_clusters_among_all_rows(name: str) -> None:
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_one_seed_gives_the_same_labels(name: str) -> None:
     X, _ = blobs()
-    parameters = ALGORITHMS[name].grid((6,))[0]
+    parameters = ALGORITHMS[name].grid(6)[0]
     first, second = (ALGORITHMS[name].fit(Space(X, seed=5), parameters) for _ in range(2))
     np.testing.assert_array_equal(first.labels, second.labels)
     np.testing.assert_array_equal(first.confidence, second.confidence)
@@ -51,7 +51,7 @@ def test_one_seed_gives_the_same_labels(name: str) -> None:
 @pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "leiden"])
 def test_a_model_assigns_the_rows_of_its_fit_as_the_fit_did(name: str) -> None:
     X, _ = blobs()
-    clustering = ALGORITHMS[name].fit(Space(X), ALGORITHMS[name].grid((6,))[0])
+    clustering = ALGORITHMS[name].fit(Space(X), ALGORITHMS[name].grid(6)[0])
     assert clustering.model is not None
     labels, confidence = clustering.model.predict(X)
     np.testing.assert_array_equal(labels, clustering.labels)
@@ -189,7 +189,7 @@ def test_ties_between_prototypes_are_symmetric_and_count_neighbours_both_ways() 
 @pytest.mark.parametrize("name", ["kmeans", "minibatchkmeans", "gaussianmixture", "agglomerative", "leiden"])
 def test_a_fit_that_starts_from_an_earlier_one_keeps_its_clusters(name: str) -> None:
     X = np.random.default_rng(0).uniform(size=(3000, 4)).astype(np.float32)  # no clusters: any twelve will do
-    (parameters,) = ALGORITHMS[name].grid((12,))
+    (parameters,) = ALGORITHMS[name].grid(12)
     earlier = ALGORITHMS[name].fit(Space(X, seed=1), parameters).labels
     kept = np.random.default_rng(2).random(len(X)) < 0.9
 
@@ -224,7 +224,7 @@ def test_repeated_rows_leave_as_many_prototypes_as_there_are_places() -> None:
 def test_few_distinct_rows_get_a_cluster_each_and_equal_rows_the_same(name: str, n_distinct: int) -> None:
     kinds = np.random.default_rng(0).normal(0, 4, (n_distinct, 8)).astype(np.float32)
     X = kinds[np.arange(240) % n_distinct]
-    for parameters in ALGORITHMS[name].grid((5, 10)):
+    for parameters in ALGORITHMS[name].grid(10):
         clustering = fit_clusters(ALGORITHMS[name], Space(X), parameters)
         assert np.isfinite(clustering.confidence).all()
         labels = clustering.labels.reshape(-1, n_distinct)
@@ -236,7 +236,7 @@ def test_few_distinct_rows_get_a_cluster_each_and_equal_rows_the_same(name: str,
 def test_equal_rows_among_others_get_one_cluster(name: str) -> None:
     X, _ = blobs(600)
     repeated = np.concatenate([X, np.repeat(X[:5], 71, axis=0)])
-    for parameters in ALGORITHMS[name].grid((5, 10)):
+    for parameters in ALGORITHMS[name].grid(10):
         labels = fit_clusters(ALGORITHMS[name], Space(repeated), parameters).labels
         assert (labels[len(X) :].reshape(5, 71) == labels[:5, None]).all()
 

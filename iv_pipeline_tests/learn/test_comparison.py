@@ -128,26 +128,31 @@ def test_descriptors_disagree_about_images_that_cross_as_hardly_any_other_does()
 def test_configurations_are_ranked_in_their_descriptor_by_every_criterion() -> None:
     trials = pd.DataFrame(
         {
-            "scaler": ["standard", "minmax", "robust"],
-            "representation": "pca",
+            "scaler": ["standard", "minmax", "robust", "standard"],
+            "representation": ["pca", "pca", "pca", "umap"],
             "algorithm": "kmeans",
             "parameters": "{}",
             "n_clusters": 50,
-            "predictability": [0.2, 0.5, np.nan],
-            "stability": [0.9, 0.8, 0.7],
+            "round": [2, 2, 2, 1],
+            "n_rows": [2_000, 2_000, 2_000, 1_000],
+            "predictability": [0.2, 0.5, np.nan, 0.9],
+            "stability": [0.9, 0.8, 0.7, np.nan],
             "identity": np.nan,
-            "calinski_harabasz": [1.0, 2.0, 3.0],
-            "davies_bouldin": [1.0, 2.0, 3.0],
+            "calinski_harabasz": [1.0, 2.0, 3.0, np.nan],
+            "davies_bouldin": [1.0, 2.0, 3.0, np.nan],
             "silhouette": 0.1,
             "noise_share": 0.0,
             "kept": True,
             "tied": True,
-            "won": [False, True, False],
+            "won": [False, True, False, False],
             "criterion": "predictability",
         }
     )
     ranked = rank_configurations({"vdc_type": trials, "osnet": trials})
-    assert ranked["descriptor"].tolist() == ["vdc_type"] * 3 + ["osnet"] * 3
+    assert ranked["descriptor"].tolist() == ["vdc_type"] * 4 + ["osnet"] * 4
+    dropped = ranked.iloc[3]  # in round 1, on fewer images: its score cannot be compared
+    assert dropped["representation"] == "umap"
+    assert dropped.filter(like="rank_").isna().all()
     mine = ranked.head(3)
     assert mine["scaler"].tolist() == ["minmax", "standard", "robust"]
     assert mine["rank_davies_bouldin"].tolist() == [2, 1, 3]

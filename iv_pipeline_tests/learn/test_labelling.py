@@ -38,7 +38,7 @@ def blobs(n_rows: int = 1500, seed: int = 2) -> np.ndarray:
 
 def density_model(X: np.ndarray, name: str) -> tuple[NeighborModel, Clustering]:
     space = Space(X)
-    parameters = {"hdbscan": ALGORITHMS["hdbscan"].grid((6,))[2], "dbscan": {"core_quantile": 0.7}}[name]
+    parameters = {"hdbscan": ALGORITHMS["hdbscan"].grid(6)[2], "dbscan": {"core_quantile": 0.7}}[name]
     clustering = ALGORITHMS[name].fit(space, parameters)
     assert clustering.attachment is not None
     core = space.hierarchy.core_distances
@@ -87,7 +87,7 @@ def test_cells_serve_new_rows_when_there_are_many_points(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_how_an_algorithm_assigns_rows_survives_storage(name: str) -> None:
-    clustering = ALGORITHMS[name].fit(Space(blobs()), ALGORITHMS[name].grid((6,))[0])
+    clustering = ALGORITHMS[name].fit(Space(blobs()), ALGORITHMS[name].grid(6)[0])
     rule = rule_of(clustering)
     restored = rule_from_arrays(rule_to_arrays(rule))
     assert n_labels_of(restored) == clustering.n_clusters

@@ -102,11 +102,14 @@ def trials_of(score: float) -> pd.DataFrame:
             "representation": "pca",
             "algorithm": "kmeans",
             "n_clusters": k,
+            "round": 2,
+            "n_rows": 2_000,
             **scores,
             "won": k == 4,
         }
         for k in (2, 4)
     ]
+    rows.append(rows[0] | {"scaler": "robust", "n_clusters": 4, "round": 1, "n_rows": 1_000})
     return pd.DataFrame(rows).assign(criterion="predictability", reason=f"kmeans on standard ({score})")
 
 
@@ -424,6 +427,14 @@ def test_cells_without_a_word_show_nothing() -> None:
     text = parse(render_report(data)).text
     assert "Cluster 0 white sedan" in text
     assert not re.search(r"\b(nan|None|NaT|<NA>)\b", text)
+
+
+def test_what_the_first_round_of_the_trials_dropped_is_told() -> None:
+    data = make()
+    told = "Dropped in round 1, by kmeans on 1,000 images: robust."
+    assert parse(render_report(data)).text.count(told) == 2
+    data.trials["type"] = data.trials["type"].query("round == 2")
+    assert parse(render_report(data)).text.count(told) == 1
 
 
 @pytest.mark.parametrize("part", ["trials", "profiles", "final", "projection"])

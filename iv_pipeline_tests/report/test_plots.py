@@ -34,9 +34,10 @@ def trials(score: float | None = None) -> pd.DataFrame:
                 "representation": "pca",
                 "algorithm": algorithm,
                 "n_clusters": k,
+                "round": 1 if scaler == "robust" else 2,
                 "predictability": k / 100,
             }
-            for scaler in ("standard", "minmax")
+            for scaler in ("standard", "minmax", "robust")
             for algorithm in ("kmeans", "hdbscan")
             for k in (5, 10, 20)
         ]

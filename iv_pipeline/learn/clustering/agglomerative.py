@@ -25,9 +25,9 @@ class Agglomerative:
 
     name = "agglomerative"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
         """Every number of clusters: they are cuts of one tree."""
-        return [{"n_clusters": k} for k in n_clusters]
+        return [{"n_clusters": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Cluster the prototypes of `space`, and its rows with them."""

@@ -214,8 +214,8 @@ class Algorithm(Protocol):
 
     name: str
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
-        """Parameters worth trying for these numbers of clusters, the largest of them the naming budget.
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
+        """Parameters worth trying for a number of clusters, the naming budget.
 
         Parameters are free of scale (shares, not counts), so that what won on a sample holds for all rows.
         """

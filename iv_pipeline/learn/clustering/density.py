@@ -25,9 +25,9 @@ class HDBSCAN:
 
     name = "hdbscan"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
         """Smallest clusters between a fifth and the whole of an even share of the naming budget."""
-        share = 1 / max(n_clusters)
+        share = 1 / n_clusters
         return [
             {"min_cluster_share": round(share * part, 6), "cluster_selection_method": method}
             for part in (0.1, 0.25, 0.5)
@@ -50,7 +50,7 @@ class DBSCAN:
 
     name = "dbscan"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
         """Densities that a half to nine tenths of the rows reach."""
         del n_clusters  # a density is no number of clusters
         return [{"core_quantile": q} for q in (0.3, 0.5, 0.7, 0.9)]

@@ -28,9 +28,9 @@ class KMeans:
 
     name = "kmeans"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
-        """Every number of clusters."""
-        return [{"n_clusters": k} for k in n_clusters]
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
+        """The naming budget."""
+        return [{"n_clusters": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Cluster the rows of `space`."""
@@ -61,9 +61,9 @@ class MiniBatchKMeans:
 
     name = "minibatchkmeans"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
         """The naming budget."""
-        return [{"n_clusters": max(n_clusters)}]
+        return [{"n_clusters": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Cluster the rows of `space`."""

@@ -46,9 +46,9 @@ class Leiden:
 
     name = "leiden"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
         """The naming budget."""
-        return [{"n_clusters": max(n_clusters)}]
+        return [{"n_clusters": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Divide the neighbour graph of `space` into communities."""

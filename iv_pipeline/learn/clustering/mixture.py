@@ -83,9 +83,9 @@ class GaussianMixture:
 
     name = "gaussianmixture"
 
-    def grid(self, n_clusters: tuple[int, ...]) -> list[dict[str, Any]]:
+    def grid(self, n_clusters: int) -> list[dict[str, Any]]:
         """The naming budget."""
-        return [{"n_components": max(n_clusters)}]
+        return [{"n_components": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
         """Fit the mixture to the rows of `space`, started from k-means."""
