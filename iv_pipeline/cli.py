@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from iv_pipeline.errors import InputError, reason_of, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import dagster as dg
-    from dagster._core.execution.plan.objects import StepFailureData
 
     from iv_pipeline.config import Settings
+    from iv_pipeline.execution import Outcome
 
 
 _LITTLE = 1 << 20
@@ -35,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="materialize every stage of every descriptor")
     run.add_argument("descriptors", nargs="*", help="only these descriptors")
+    run.add_argument(
+        "--processes",
+        type=_positive,
+        help="descriptors at once; by default one a core, as many as there is memory for",
+    )
     explore = commands.add_parser("explore", help="open a descriptor in Embedding Atlas; an optional extra")
     explore.add_argument("descriptor")
     explore.add_argument("--port", default="5055", help="of the page; 5055 by default")
@@ -46,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.command == "run":
-            return _run(given.descriptors)
+            return _run(given.descriptors, given.processes)
         if given.command == "explore":
             _explore(given.descriptor, given.port)
         elif given.command == "versions":
@@ -65,6 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"iv-pipeline: {reason}", file=sys.stderr)
         return 1
     return 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
 
 
 def _one_sentence(error: BaseException | None) -> str | None:
@@ -134,7 +146,7 @@ def _draw_demo() -> None:
     print(f"Demo delivery drawn in {time.perf_counter() - began:.0f} s")
 
 
-def _run(descriptors: Sequence[str]) -> int:
+def _run(descriptors: Sequence[str], processes: int | None) -> int:
     home = ensure_home()
     _draw_demo()
     import dagster as dg
@@ -149,7 +161,6 @@ def _run(descriptors: Sequence[str]) -> int:
         settings.config.blocks(name)
     definitions = build_definitions(settings)
     began = time.perf_counter()
-    wanted = list(descriptors or settings.config.partitions)
     with (
         dg.DagsterInstance.get() as instance,
         only_fit(instance, beside={"refit"}, waiting=False) as busy,
@@ -157,17 +168,12 @@ def _run(descriptors: Sequence[str]) -> int:
         if busy:
             raise InputError(f"{busy} is under way", fix="wait for it, or terminate it")
         settle(settings.data_root)
+        failed: list[str] = []
         notices: dict[str, None] = {}
-        prepared = _execute(definitions, instance, "prepare", notices=notices)
-        failed = [] if prepared else ["prepare"]
-        for name in wanted if prepared else ():
-            print(f"── {name}")
-            if not _execute(definitions, instance, "full_pipeline", name, notices):
-                failed.append(name)
-        # the others can be compared even if one descriptor failed
-        some = prepared and len(failed) < len(wanted)
-        if some and not _execute(definitions, instance, "summarise", notices=notices):
-            failed.append("summarise")
+        for name, outcome in _run_all(settings, definitions, instance, descriptors, processes):
+            notices |= dict.fromkeys(outcome.notices)
+            failed += [] if outcome.succeeded else [name]
+            _tell(outcome.failures)
     _repeat(notices)
     if failed:
         what = ", ".join(failed)
@@ -175,6 +181,40 @@ def _run(descriptors: Sequence[str]) -> int:
         return 1
     _say_where(settings, home, time.perf_counter() - began)
     return 0
+
+
+def _run_all(
+    settings: Settings,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    descriptors: Sequence[str],
+    processes: int | None,
+) -> Iterator[tuple[str, Outcome]]:
+    """What comes before descriptors, each of them, and what compares them; each with how it ended."""
+    from iv_pipeline.execution import choose_processes, execute, execute_side_by_side
+    from iv_pipeline.storage.formats import read_parquet
+    from iv_pipeline.storage.layout import file_of
+
+    prepared = execute(definitions, instance, "prepare")
+    yield "prepare", prepared
+    if not prepared.succeeded:
+        return
+    wanted = list(descriptors or settings.config.partitions)
+    n_rows = len(read_parquet(settings.data_root / file_of("image_index")))
+    n_processes = processes or choose_processes(n_rows, len(wanted))
+    # combinations take longest: nothing is left to wait for them alone
+    wanted.sort(key=lambda name: -len(settings.config.blocks(name)))
+    runs: Iterator[tuple[str, Outcome]]
+    if n_processes == 1:
+        runs = ((name, execute(definitions, instance, "full_pipeline", name)) for name in wanted)
+    else:
+        runs = execute_side_by_side("full_pipeline", wanted, n_processes)
+    some = False
+    for name, outcome in runs:
+        some |= outcome.succeeded
+        yield name, outcome
+    if some:  # the others can be compared even if one descriptor failed
+        yield "summarise", execute(definitions, instance, "summarise")
 
 
 def _list_versions() -> None:
@@ -200,6 +240,7 @@ def _roll_back(version: int) -> int:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.definitions import build_definitions
+    from iv_pipeline.execution import execute
     from iv_pipeline.processes import only_fit
     from iv_pipeline.storage.versions import REBUILT, roll_back, settle
 
@@ -215,12 +256,13 @@ def _roll_back(version: int) -> int:
             )
         )
         print(f"Version {version} is in force: it labels what comes, and its results are in place")
-        made = _execute(build_definitions(settings), instance, "refresh_report")
+        report = execute(build_definitions(settings), instance, "refresh_report")
+    _tell(report.failures)
     if models.batches != ():
         print(f"Joined batches: {', '.join(name for name, _ in models.batches)}")
     others = ", ".join(stage for stage in REBUILT if stage != "report")
     print(f"Of the fit before until the next full_pipeline, for versions do not keep them: {others}")
-    return 0 if made else 1
+    return 0 if report.succeeded else 1
 
 
 def _explore(descriptor: str, port: str) -> None:
@@ -235,39 +277,17 @@ def _explore(descriptor: str, port: str) -> None:
     os.execv(command[0], command)  # noqa: S606  (the program that was found beside this one)
 
 
+def _tell(failures: Iterable[str]) -> None:
+    for failure in failures:
+        print(failure, file=sys.stderr)
+
+
 def _repeat(notices: Iterable[str]) -> None:
     """Say once more what the stages had to say of their input, where it is seen."""
     lines = list(notices)
     if lines:
         print(f"\nAbout this delivery ({len(lines)}):")
         print("\n".join(f"  - {line}" for line in lines))
-
-
-def _execute(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    job: str,
-    partition: str | None = None,
-    notices: dict[str, None] | None = None,
-) -> bool:
-    """Run a job in this process, so that imports and compiled code are paid for once.
-
-    Sentences of the stages' notices are added to `notices`, each once, in their order.
-    """
-    from iv_pipeline.assets.stage import noticed
-
-    result = definitions.resolve_job_def(job).execute_in_process(
-        run_config={"loggers": {"console": {}}},
-        instance=instance,
-        partition_key=partition,
-        raise_on_error=False,
-    )
-    for event in result.all_events:
-        if event.is_step_failure:
-            print(f"{event.step_key} failed: {_reason(event.step_failure_data)}", file=sys.stderr)
-        if notices is not None:
-            notices |= dict.fromkeys(noticed(event))
-    return bool(result.success)
 
 
 def _end_stale_runs_of_home() -> None:
@@ -277,21 +297,6 @@ def _end_stale_runs_of_home() -> None:
 
     with dg.DagsterInstance.get() as instance:
         end_stale_runs(instance)
-
-
-def _reason(failure: StepFailureData) -> str:
-    """The one sentence of wrong input or of a failed check, or the error with its traceback."""
-    if failure.user_failure_data is not None and failure.user_failure_data.description:
-        return str(failure.user_failure_data.description)
-    error = failure.error
-    if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
-        asset, _, checks = error.message.strip().splitlines()[-1].partition(": ")
-        return sentence(
-            f"the result does not pass the check {checks.replace(',', ', ')}",
-            asset,
-            "look at what it measured in Dagster's UI: make ui",
-        )
-    return str(failure.error_display_string)
 
 
 def _say_where(settings: Settings, home: Path, seconds: float) -> None:

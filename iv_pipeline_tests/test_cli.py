@@ -10,7 +10,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from iv_pipeline import cli, processes
+from iv_pipeline import cli, execution, processes
 from iv_pipeline.assets.stage import NOTICES, Result, stage
 from iv_pipeline.progress import console
 
@@ -192,18 +192,18 @@ def final(context: dg.AssetExecutionContext) -> Result:
     ],
 )
 def test_a_step_that_fails_says_why_in_one_sentence_and_its_notices_are_kept(
-    instance: dg.DagsterInstance, asset: Any, says: str, capsys: pytest.CaptureFixture[str]
+    instance: dg.DagsterInstance, asset: Any, says: str
 ) -> None:
     asset = (
         asset if isinstance(asset, dg.AssetsDefinition) else asset.to_asset(dg.StaticPartitionsDefinition([]))
     )
     definitions = dg.Definitions([asset], jobs=[dg.define_asset_job("all")], loggers={"console": console})
-    notices: dict[str, None] = {}
-    assert not cli._execute(definitions, instance, "all", notices=notices)
-    said = capsys.readouterr().err
+    outcome = execution.execute(definitions, instance, "all")
+    assert not outcome.succeeded
+    (said,) = outcome.failures
     assert said.startswith(says)
-    assert said.count("\n") == 1
-    assert list(notices) == (["a.csv: is odd", "b.csv: is odd"] if "is_whole" in says else [])
+    assert "\n" not in said
+    assert outcome.notices == (("a.csv: is odd", "b.csv: is odd") if "is_whole" in says else ())
 
 
 def test_the_end_of_a_run_repeats_the_notices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,9 @@ def clustering_trials(
     config, partition = settings.config, context.partition_key
     before = _before(settings, partition, image_index)
     sample, rows = sample_of(config, partition, scaled_pca, views, image_index)
-    selection = race(config, sample, partition, before, context.log.info)
+    selection = race(
+        config, sample, partition, before, lambda line: context.log.info("trials · %s · %s", partition, line)
+    )
     frame = selection.to_frame()
     best = (
         frame.sort_values(["round", selection.criterion], ascending=False, kind="stable")
@@ -64,7 +66,7 @@ def clustering_trials(
         .round(3)
     )
     winner = selection.winner
-    context.log.info("%s", selection.reason)
+    context.log.info("trials · %s · %s", partition, selection.reason)
     return Result(
         frame,
         lambda: {

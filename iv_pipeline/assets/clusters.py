@@ -94,7 +94,9 @@ def clusters(
         numbers = numbers_of(clustering.labels, labels[usable], n_labels_of(rule))
         rules |= under(algorithm.name, {**rule_to_arrays(rule), "numbers": numbers})
         counts[f"n_clusters_{algorithm.name}"] = clustering.n_clusters
-        context.log.info("clusters · %s · %d clusters", algorithm.name, clustering.n_clusters)
+        context.log.info(
+            "clusters · %s · %s · %d clusters", context.partition_key, algorithm.name, clustering.n_clusters
+        )
         if trial["won"]:
             cluster = carry_over(labels, previous)
             confidence[usable] = clustering.confidence

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 FIRST_ROWS = 1_000
 """Rows of the first round."""
-GO_ON = 1 / 4
+GO_ON = 1 / 3
 """Share of what a round tried that goes on to the next; at least two."""
 
 

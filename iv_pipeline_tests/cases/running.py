@@ -22,6 +22,7 @@ import dagster as dg
 import pandas as pd
 import yaml
 
+from iv_pipeline import execution
 from iv_pipeline_tests.conftest import REPOSITORY, Pipeline
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ def run(made: Made, *descriptors: str) -> Outcome:
     with environment(made.pipeline), captured() as said:
         from iv_pipeline import cli
 
-        status = cli.main(["run", *descriptors])
+        status = cli.main(["run", "--processes", "1", *descriptors])  # what others write is not captured
     return Outcome(made, status == 0, said.getvalue())
 
 
@@ -260,17 +261,23 @@ def materialize(made: Made, targets: Sequence[str]) -> Outcome:
     """Make some assets and all that they need, in the order of `iv-pipeline run`."""
     finished = False
     with environment(made.pipeline), captured() as said:
-        from iv_pipeline import cli
-
         definitions, after = _jobs(made.pipeline, targets)
         with dg.DagsterInstance.ephemeral() as instance:
-            finished = cli._execute(definitions, instance, "before")
+            finished = _execute(definitions, instance, "before")
             partitions = made.pipeline.settings.config.partitions if finished else ()
-            done = [cli._execute(definitions, instance, "each", name) for name in partitions]
+            done = [_execute(definitions, instance, "each", name) for name in partitions]
             if after and any(done):
-                done.append(cli._execute(definitions, instance, "after"))
+                done.append(_execute(definitions, instance, "after"))
             finished = finished and all(done)
     return Outcome(made, finished, said.getvalue())
+
+
+def _execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, partition: str | None = None
+) -> bool:
+    outcome = execution.execute(definitions, instance, job, partition)
+    sys.stderr.writelines(f"{failure}\n" for failure in outcome.failures)
+    return outcome.succeeded
 
 
 def _jobs(pipeline: Pipeline, targets: Sequence[str]) -> tuple[dg.Definitions, bool]:

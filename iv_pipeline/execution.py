@@ -1,0 +1,177 @@
+"""Runs of jobs from the command line: in this process, or those of several descriptors side by side.
+
+Most stages use one core, so that a process for each core halves the time of a run on two. Dagster executes every
+run, and its history shows them like any others.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from iv_pipeline.errors import sentence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import dagster as dg
+    from dagster._core.execution.plan.objects import StepFailureData
+
+BYTES_OF_A_PROCESS = 1_000_000_000
+BYTES_OF_A_ROW = 12_000
+"""Anonymous memory of the largest stage: 5 GB at 416,314 images with descriptors of up to 2,560 features."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes
+    ----------
+    succeeded
+        Whether every stage did.
+    failures
+        Why stages failed, a sentence or a traceback each.
+    notices
+        Sentences that its stages had to say about their input, in their order.
+    """
+
+    succeeded: bool
+    failures: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, job: str, partition: str | None = None
+) -> Outcome:
+    """Run a job in this process, so that imports and compiled code are paid for once.
+
+    Parameters
+    ----------
+    definitions
+        That have the job.
+    instance
+        Whose history it enters.
+    job
+        Its name.
+    partition
+        Descriptor or combination, if the job is partitioned.
+    """
+    from iv_pipeline.assets.stage import noticed
+
+    result = definitions.resolve_job_def(job).execute_in_process(
+        run_config={"loggers": {"console": {}}},
+        instance=instance,
+        partition_key=partition,
+        raise_on_error=False,
+    )
+    of = f" of {partition}" if partition else ""
+    failures = [
+        f"{event.step_key}{of} failed: {_reason(event.step_failure_data)}"
+        for event in result.all_events
+        if event.is_step_failure
+    ]
+    notices = dict.fromkeys(notice for event in result.all_events for notice in noticed(event))
+    return Outcome(bool(result.success), tuple(failures), tuple(notices))
+
+
+def choose_processes(n_rows: int, n_runs: int) -> int:
+    """How many runs to execute at once: one a core, as many as there is memory for.
+
+    Parameters
+    ----------
+    n_rows
+        Images of the delivery.
+    n_runs
+        Runs there are.
+    """
+    from iv_pipeline.engine import n_workers
+
+    fitting = psutil.virtual_memory().available // (BYTES_OF_A_PROCESS + n_rows * BYTES_OF_A_ROW)
+    return max(1, min(n_runs, n_workers(), fitting))
+
+
+def execute_side_by_side(
+    job: str, partitions: Sequence[str], n_processes: int
+) -> Iterator[tuple[str, Outcome]]:
+    """Run a job for several partitions in processes of their own; yields each as it ends.
+
+    Results do not depend on the number of processes.
+
+    Parameters
+    ----------
+    job
+        Its name in the definitions that the environment describes.
+    partitions
+        Descriptors and combinations, in the order in which they are started.
+    n_processes
+        Runs at once; each may use its share of the cores.
+    """
+    from iv_pipeline.engine import n_workers
+
+    with ProcessPoolExecutor(
+        n_processes,
+        multiprocessing.get_context("spawn"),  # threads of this process would not survive a fork
+        initializer=_limit_threads,
+        initargs=(max(1, n_workers() // n_processes),),
+    ) as pool:
+        names = {pool.submit(_execute_one, job, name): name for name in partitions}
+        for future in as_completed(names):
+            try:
+                yield names[future], future.result()
+            except BrokenProcessPool:
+                for process in multiprocessing.active_children():
+                    process.kill()  # of SIGTERM, which they were sent, Dagster makes the end of a run alone
+                yield names[future], Outcome(succeeded=False, failures=(_killed(names[future]),))
+
+
+def _killed(partition: str) -> str:
+    return sentence(
+        "its process, or one beside it, was killed, most often for want of memory",
+        partition,
+        "run fewer descriptors at once: iv-pipeline run --processes 1",
+    )
+
+
+def _limit_threads(n_threads: int) -> None:
+    """Share the cores; before NumPy is loaded, whose BLAS looks at it then."""
+    os.environ["IV_THREADS"] = str(n_threads)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(variable, str(n_threads))
+
+
+def _execute_one(job: str, partition: str) -> Outcome:
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        return execute(_definitions(), instance, job, partition)
+
+
+@functools.cache
+def _definitions() -> dg.Definitions:
+    from iv_pipeline.config import Settings
+    from iv_pipeline.definitions import build_definitions
+
+    return build_definitions(Settings.from_environment())
+
+
+def _reason(failure: StepFailureData) -> str:
+    """The one sentence of wrong input or of a failed check, or the error with its traceback."""
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
+        asset, _, checks = error.message.strip().splitlines()[-1].partition(": ")
+        return sentence(
+            f"the result does not pass the check {checks.replace(',', ', ')}",
+            asset,
+            "look at what it measured in Dagster's UI: make ui",
+        )
+    return str(failure.error_display_string)
