@@ -47,13 +47,17 @@ def fit_bytes(picture: bytes, max_bytes: int) -> bytes:
     if len(picture) <= max_bytes:
         return picture
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    least = _webp(image, QUALITIES[-1])
-    while len(least) > max_bytes and max(image.size) > 16:
-        smaller = (max(1, image.width * 3 // 4), max(1, image.height * 3 // 4))
+    for quality in QUALITIES:
+        encoded = _webp(image, quality)
+        if len(encoded) <= max_bytes:
+            return encoded
+    while len(encoded) > max_bytes and max(image.size) > 16:
+        # bytes grow with the pixels, a little less than in proportion
+        side = min(0.95, 0.98 * (max_bytes / len(encoded)) ** 0.6)
+        smaller = (max(1, int(image.width * side)), max(1, int(image.height * side)))
         image = image.resize(smaller, Image.Resampling.LANCZOS)
-        least = _webp(image, QUALITIES[-1])
-    better = (_webp(image, quality) for quality in QUALITIES[:-1])
-    return next((encoded for encoded in better if len(encoded) <= max_bytes), least)
+        encoded = _webp(image, QUALITIES[-1])
+    return encoded
 
 
 def thumbnails(archive: ImageStore | None, paths: Sequence[str]) -> list[tuple[bytes | None, str]]:
