@@ -2,9 +2,9 @@
 
 Most candidates can be dropped after a look at few rows (successive halving; Jamieson, Talwalkar 2016). Round 1
 clusters every representation by one algorithm, on `FIRST_ROWS` rows. Round 2 tries all algorithms on the best of
-the representations, on the whole sample. Where a combination leaves no descriptor over to judge it, descriptors
-judge what the others make without them: one of them in the first two rounds, all of them in round 3, which is for
-the best candidates of round 2.
+the representations, on `SECOND_ROWS` rows. Round 3 tries the best of these on the whole sample; a small sample is
+whole in round 2. Where a combination leaves no descriptor over to judge it, descriptors judge what the others make
+without them: one of them in the first two rounds, all of them in round 3.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FIRST_ROWS = 1_000
-"""Rows of the first round."""
+SECOND_ROWS = 2_000
+"""Rows of the first two rounds; a sample of less than twice as many as the second is whole in it."""
 GO_ON = 1 / 3
 """Share of what a round tried that goes on to the next; at least two."""
 
@@ -254,13 +255,11 @@ def run_trials(
         raise InputError(f"nothing that was tried has {what}: add it to the section 'trials'")
     load_libraries()
     with blas_threads(1):  # clusterings are tried side by side
-        race = _Race(sample, budget, names, chosen, before, exhaustive, progress)
-        dropped = [] if exhaustive else race.screen(keys)
-        keys = [key for key in keys if key not in {(t.scaler, t.representation) for t in dropped}]
-        trials = race.try_algorithms(keys)
-        selection = select(dropped + trials, budget, chosen, before, sample.witnesses)
+        race = _Race(sample, budget, chosen, before, progress)
+        trials = race.run(keys, names, exhaustive=exhaustive)
+        selection = select(trials, budget, chosen, before, sample.witnesses)
         selection = race.with_fewer(selection, fewer)
-        race.measure_rest(selection)
+        race.measure_rest([t for t in selection.trials if exhaustive or t.kept or t.tied])
     return selection
 
 
@@ -270,145 +269,140 @@ def _matches(key: tuple[str, str], chosen: Mapping[str, Any]) -> bool:
     return wanted == key
 
 
+Job = tuple[tuple[str, str], str, dict[str, Any]]
+"""Scaler and representation, algorithm, parameters."""
+
+
 class _Race:
-    """The rounds of `run_trials`, and the candidates on the whole sample."""
+    """The rounds of `run_trials`, and what was clustered in each."""
 
     def __init__(
         self,
         sample: Sample,
         budget: int,
-        names: list[str],
         chosen: Mapping[str, Any],
         before: Mapping[str, Any] | None,
-        exhaustive: bool,
         progress: Callable[[str], None],
     ) -> None:
-        self.sample, self.judge, self.names = sample, Judge(sample, budget), names
-        self.chosen, self.before = chosen, before
-        self.exhaustive, self.progress = exhaustive, progress
-        self.candidates: dict[tuple[str, str], Candidate] = {}
+        self.sample, self.budget = sample, budget
+        self.chosen, self.before, self.progress = chosen, before, progress
+        self.left_out = tuple(sample.judges) if sample.leave_out else ()
+        self.judges: dict[int, Judge] = {}
+        self.candidates: dict[tuple[int, str, str], Candidate] = {}
 
-    def screen(self, keys: Sequence[tuple[str, str]]) -> list[Trial]:
-        """Round 1: one algorithm on few rows; returns the trials of candidates that are dropped."""
-        n_kept = _n_going_on(len(keys))
-        if n_kept == len(keys):
-            return []
-        rng = np.random.default_rng(self.sample.embedder.seed)
-        few = self.sample.take(np.sort(rng.permutation(self.sample.n_rows)[:FIRST_ROWS]))
-        judge = Judge(few, min(self.judge.budget, few.n_distinct))
-        name = self.chosen.get("algorithm", self.names[0])
-        grid = ALGORITHMS[name].grid(judge.budget)
-        left_out = list(few.judges)[:1] if few.leave_out else []
-
-        def best(i: int) -> Trial:
-            candidate = Candidate(few, *keys[i])
-            trials = [_try(candidate, name, parameters, judge, left_out) for parameters in grid]
-            criterion = leading_criterion(trials)
-            return max(trials, key=lambda trial: leading_score(trial, criterion))
-
-        trials = list(map_ordered(best, len(keys)))
-        going_on = self._best(trials, n_kept)
-        self.progress(
-            f"round 1: {len(keys)} representations by {name} on {few.n_rows:,} images, {len(going_on)} go on"
-        )
-        return [trial for trial in trials if not any(trial is t for t in going_on)]
-
-    def try_algorithms(self, keys: Sequence[tuple[str, str]]) -> list[Trial]:
-        """Rounds 2 and 3: all algorithms on the whole sample, the best of them by all judges."""
-        sample, judge = self.sample, self.judge
-        self.candidates = {key: Candidate(sample, *key) for key in keys}
-        left_out = list(sample.judges) if sample.leave_out else []
-        first = left_out if self.exhaustive else left_out[:1]
-        self._make_spaces(list(self.candidates.values()), [None, *first])
-        jobs = [
-            (candidate, name, parameters)
-            for candidate in self.candidates.values()
-            for name in self.names
-            for parameters in ALGORITHMS[name].grid(judge.budget)
+    def run(self, keys: Sequence[tuple[str, str]], names: Sequence[str], *, exhaustive: bool) -> list[Trial]:
+        """All rounds; each trial is the last one of its candidate."""
+        jobs: list[Job] = [
+            (key, name, parameters)
+            for key in keys
+            for name in names
+            for parameters in ALGORITHMS[name].grid(self.budget)
         ]
-        trials = list(map_ordered(lambda i: _try(*jobs[i], judge, first, number=2), len(jobs)))
-        self.progress(f"round 2: {len(trials)} clusterings of {sample.n_rows:,} images")
-        if first == left_out:
-            return trials
-        contenders = eligible(trials, judge.budget, self.chosen)
-        finalists = self._best(contenders, _n_going_on(len(contenders)))
-        self._judge_by_all(finalists, left_out[1:])
-        self.progress(f"round 3: {len(finalists)} of them by {len(left_out)} judges")
-        return trials
+        if exhaustive:
+            return self._round(3, self.sample, jobs, self.left_out)
+        dropped: list[Trial] = []
+        n_kept = _n_going_on(len(keys))
+        if n_kept < len(keys):
+            name = self.chosen.get("algorithm", names[0])
+            first = [job for job in jobs if job[1] == name]
+            trials = self._round(1, self._few(FIRST_ROWS), first, self.left_out[:1])
+            going_on = self._best_keys(trials, n_kept)
+            dropped = [t for t in trials if (t.scaler, t.representation) not in going_on]
+            jobs = [job for job in jobs if job[0] in going_on]
+        is_small = self.sample.n_rows < 2 * SECOND_ROWS
+        second = self.sample if is_small else self._few(SECOND_ROWS)
+        trials = self._round(2, second, jobs, self.left_out[:1])
+        if is_small and len(self.left_out) < 2:
+            return dropped + trials
+        finalists = self._best(eligible(trials, self.budget, self.chosen))
+        dropped += [trial for trial in trials if not any(trial is t for t in finalists)]
+        last: list[Job] = [((t.scaler, t.representation), t.algorithm, t.tried) for t in finalists]
+        return dropped + self._round(3, self.sample, last, self.left_out)
 
     def with_fewer(self, selection: Selection, counts: Sequence[int]) -> Selection:
         """The selection, and what won tried with fewer clusters, unless it chooses their number itself."""
         winner = selection.winner
         key = next((key for key in ("n_clusters", "n_components") if key in winner.tried), None)
-        counts = sorted({k for k in counts if k < self.judge.budget})
+        counts = sorted({k for k in counts if k < self.budget})
         if key is None or not counts or not winner.scores[selection.criterion] > 0:
             return selection
-        candidate = self.candidates[winner.scaler, winner.representation]
-        left_out = list(self.sample.judges) if self.sample.leave_out else []
+        candidate, judge = self._of(winner), self.judges[winner.round]
 
         def fewer(i: int) -> Trial:
             tried = {**winner.tried, key: counts[i]}
-            return _try(
-                candidate, winner.algorithm, tried, self.judge, left_out, number=winner.round, in_full=True
-            )
+            return _try(candidate, winner.algorithm, tried, judge, self.left_out, winner.round, in_full=True)
 
         return selection.with_fewer(list(map_ordered(fewer, len(counts))))
 
-    def measure_rest(self, selection: Selection) -> None:
-        """Measure what decides nothing, for what is kept or tied with the best."""
-        trials = [t for t in selection.trials if self.exhaustive or t.kept or t.tied]
+    def measure_rest(self, trials: Sequence[Trial]) -> None:
+        """Measure what decides nothing."""
 
         def measure(i: int) -> None:
-            trial = trials[i]
-            candidate = self.candidates[trial.scaler, trial.representation]
-            if trial.measured["stability"] is UNDEFINED and self.judge.is_at_budget(trial.clustering):
+            trial, candidate = trials[i], self._of(trials[i])
+            at_budget = self.judges[trial.round].is_at_budget(trial.clustering)
+            if trial.measured["stability"] is UNDEFINED and at_budget:
                 trial.measured["stability"] = _stability(candidate, trial.algorithm, trial.tried)
-            trial.internal = internal_scores(
-                candidate.space().X, trial.clustering.labels, self.sample.embedder.seed
-            )
+            labels, seed = trial.clustering.labels, self.sample.embedder.seed
+            trial.internal = internal_scores(candidate.space().X, labels, seed)
 
         list(map_ordered(measure, len(trials)))
 
-    def _make_spaces(self, candidates: Sequence[Candidate], left_out: Sequence[str | None]) -> None:
-        """Make what is going to be clustered side by side: an embedding takes one core."""
-        jobs = [(candidate, name) for candidate in candidates for name in left_out]
-        list(map_ordered(lambda i: jobs[i][0].space(jobs[i][1]), len(jobs)))
+    def _round(
+        self, number: int, sample: Sample, jobs: Sequence[Job], left_out: Sequence[str]
+    ) -> list[Trial]:
+        """Trials of one round, in the order of the jobs, made side by side."""
+        judge = self.judges[number] = Judge(sample, min(self.budget, sample.n_distinct))
+        for key in dict.fromkeys(job[0] for job in jobs):
+            self.candidates[number, *key] = self._known(sample, key) or Candidate(sample, *key)
+        used = [self.candidates[number, *key] for key in dict.fromkeys(job[0] for job in jobs)]
+        spaces = [(candidate, name) for candidate in used for name in (None, *left_out)]
+        # made before they are asked for, on all cores: an embedding takes one
+        list(map_ordered(lambda i: spaces[i][0].space(spaces[i][1]), len(spaces)))
 
-    def _judge_by_all(self, trials: Sequence[Trial], left_out: Sequence[str]) -> None:
-        """Round 3: what the other judges say, each of clusters that are made without it."""
-        at_budget = [trial for trial in trials if self.judge.is_at_budget(trial.clustering)]
-        used = dict.fromkeys((trial.scaler, trial.representation) for trial in at_budget)
-        self._make_spaces([self.candidates[key] for key in used], left_out)
-        jobs = [(trial, name) for trial in at_budget for name in left_out]
+        def attempt(i: int) -> Trial:
+            key, name, parameters = jobs[i]
+            return _try(self.candidates[number, *key], name, parameters, judge, left_out, number)
 
-        def judge(i: int) -> Score:
-            trial, name = jobs[i]
-            space = self.candidates[trial.scaler, trial.representation].space(name)
-            without = fit_clusters(ALGORITHMS[trial.algorithm], space, trial.tried)
-            return self.judge.predict(name, without.labels)
+        trials = list(map_ordered(attempt, len(jobs)))
+        by = f", by {len(left_out)} judges" if number == 3 and left_out else ""
+        self.progress(f"round {number}: {len(jobs)} clusterings of {sample.n_rows:,} images{by}")
+        return trials
 
-        for (trial, name), score in zip(jobs, map_ordered(judge, len(jobs)), strict=True):
-            trial.predicted_by[name] = score
-        for trial in trials:
-            trial.round = 3
-            trial.measured |= {"predictability": mean_score(list(trial.predicted_by.values()))}
+    def _known(self, sample: Sample, key: tuple[str, str]) -> Candidate | None:
+        """The candidate of an earlier round on the same rows."""
+        made = (c for (_, *of), c in self.candidates.items() if tuple(of) == key and c.sample is sample)
+        return next(made, None)
 
-    def _best(self, trials: Sequence[Trial], n: int) -> list[Trial]:
-        """The best `n` trials and the incumbent, in their order."""
-        criterion = leading_criterion(trials)
-        ranked = sorted(
-            range(len(trials)), key=lambda i: leading_score(trials[i], criterion), reverse=True
-        )  # stable: of equals, the first
-        kept = {i for i in range(len(trials)) if self._is_incumbent(trials[i])} | set(ranked[:n])
-        return [trials[i] for i in sorted(kept)]
+    def _of(self, trial: Trial) -> Candidate:
+        return self.candidates[trial.round, trial.scaler, trial.representation]
 
-    def _is_incumbent(self, trial: Trial) -> bool:
-        """Whether it is what won before, or in the first round the same vectors."""
-        if self.before is None:
-            return False
-        if trial.round > 1:
-            return is_incumbent(trial, self.before)
-        return (trial.scaler, trial.representation) == (self.before["scaler"], self.before["representation"])
+    def _few(self, n_rows: int) -> Sample:
+        """So many rows of the sample, or all."""
+        order = np.random.default_rng(self.sample.embedder.seed).permutation(self.sample.n_rows)
+        return self.sample.take(np.sort(order[:n_rows]))
+
+    def _best_keys(self, trials: Sequence[Trial], n: int) -> set[tuple[str, str]]:
+        """The `n` representations of the best trials, and that of what won before."""
+        ranked = dict.fromkeys((t.scaler, t.representation) for t in _ranked(trials))
+        before = self.before or {}
+        incumbent = before.get("scaler"), before.get("representation")
+        return {*list(ranked)[:n], *(key for key in ranked if key == incumbent)}
+
+    def _best(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The trials that go on, and the incumbent, in their order."""
+        going_on = _ranked(trials)[: _n_going_on(len(trials))]
+        return [
+            trial
+            for trial in trials
+            if any(trial is t for t in going_on)
+            or (self.before is not None and is_incumbent(trial, self.before))
+        ]
+
+
+def _ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """The best first; of equals, the first."""
+    criterion = leading_criterion(trials)
+    return sorted(trials, key=lambda trial: leading_score(trial, criterion), reverse=True)
 
 
 def _n_going_on(n: int) -> int:
@@ -421,8 +415,8 @@ def _try(
     parameters: dict[str, Any],
     judge: Judge,
     left_out: Sequence[str],
+    number: int,
     *,
-    number: int = 1,
     in_full: bool = False,
 ) -> Trial:
     """One trial of a round; what takes further fits is scored at the budget alone, unless `in_full`."""

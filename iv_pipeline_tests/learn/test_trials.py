@@ -217,7 +217,7 @@ def test_the_first_round_drops_representations_after_a_look_at_few_rows() -> Non
     assert set(late["algorithm"]) == {"kmeans", "hdbscan"}
     assert len(early) == 2
     assert not early[["kept", "tied", "won"]].any(axis=None)
-    assert told[0] == "round 1: 4 representations by kmeans on 1,000 images, 2 go on"
+    assert told == ["round 1: 4 clusterings of 1,000 images", "round 2: 14 clusterings of 2,000 images"]
 
 
 def test_a_race_chooses_what_an_exhaustive_search_chooses() -> None:
@@ -227,6 +227,22 @@ def test_a_race_chooses_what_an_exhaustive_search_chooses() -> None:
         assert getattr(raced.winner, key) == getattr(searched.winner, key)
     np.testing.assert_array_equal(raced.winner.clustering.labels, searched.winner.clustering.labels)
     assert raced.winner.scores == searched.winner.scores
+
+
+def test_a_large_sample_is_whole_in_the_last_round_alone() -> None:
+    told: list[str] = []
+    found = trials(sample(4_000), MANY, algorithms=tuple(ALGORITHMS), progress=told.append)
+    frame = found.to_frame()
+    assert frame.groupby("round")["n_rows"].unique().map(list).to_dict() == {
+        1: [1_000],
+        2: [2_000],
+        3: [4_000],
+    }
+    assert found.winner.round == 3
+    assert set(found.kept()) == set(ALGORITHMS)
+    assert (found.winner.scaler, found.winner.representation) == ("standard", "pca")
+    assert np.isfinite([t.scores["silhouette"] for t in found.trials if t.kept]).all()
+    assert len(told) == 3
 
 
 def test_what_won_before_goes_on_in_every_round() -> None:
