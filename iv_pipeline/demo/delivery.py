@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
 import pickle
 import shutil
 import tempfile
 import zipfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,7 @@ from PIL import Image
 from iv_pipeline.demo.features import EXTRACTORS
 from iv_pipeline.demo.photo import FLAWS, photograph
 from iv_pipeline.demo.vehicles import BODIES, PAINTS, Vehicle, build
-from iv_pipeline.engine import blas_threads, map_ordered
+from iv_pipeline.engine import blas_threads, n_workers
 from iv_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _BATCH = 100
+_BATCHES_WORTH_PROCESSES = 10
 _VEHICLES_PER_FOLDER = 50
 _EPOCH = (2020, 1, 1, 0, 0, 0)
 _DECK = {"sedan": 4, "hatchback": 4, "suv": 4, "pickup": 3, "minibus": 3, "truck": 3, "motorcycle": 2}
@@ -107,11 +111,11 @@ def _write(folder: Path, n_images: int, seed: int, progress: Callable[[str], Non
     progress(f"Drawing {n_images} photos of {len(fleet)} vehicles")
     parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in EXTRACTORS}
     with zipfile.ZipFile(folder / "raw_data" / "veriwild.zip", "w") as archive:
-        for batch in _batches(shots):
-            photos = _archive(archive, batch, fleet, seed)
-            with blas_threads(1):  # the order of a sum, and so its last bit, depends on the number of threads
-                for name, extract in EXTRACTORS.items():
-                    parts[name].append(extract(photos))
+        for batch, (files, features) in _drawn(shots, fleet, seed):
+            for shot, data in zip(batch, files, strict=True):
+                archive.writestr(zipfile.ZipInfo(shot.path, _EPOCH), data)
+            for name, vectors in features.items():
+                parts[name].append(vectors)
             progress(f"Drew {batch[-1].number + 1} of {n_images} photos")
     for name, blocks in parts.items():
         with (folder / "descriptors" / f"{name}.pickle").open("wb") as file:
@@ -155,22 +159,30 @@ def _shuffled_decks(first: list[str], rest: list[str], n: int, rng: np.random.Ge
     return cards[:n]
 
 
-def _batches(shots: list[Shot]) -> Iterator[list[Shot]]:
-    for start in range(0, len(shots), _BATCH):
-        yield shots[start : start + _BATCH]
+Drawn = tuple[list[bytes], dict[str, "NDArray[np.float32]"]]
+"""Encoded photos, and their descriptors."""
 
 
-def _archive(
-    archive: zipfile.ZipFile, shots: list[Shot], fleet: list[Vehicle], seed: int
-) -> NDArray[np.uint8]:
-    """Draw photos into the archive; return them as they will be read, shape ``(n, height, width, 3)``."""
-    photos = []
-    for shot, data in zip(
-        shots, map_ordered(lambda i: _jpeg(shots[i], fleet, seed), len(shots)), strict=True
-    ):
-        archive.writestr(zipfile.ZipInfo(shot.path, _EPOCH), data)
-        photos.append(np.asarray(Image.open(io.BytesIO(data))))
-    return np.stack(photos)
+def _drawn(shots: list[Shot], fleet: list[Vehicle], seed: int) -> Iterator[tuple[list[Shot], Drawn]]:
+    """Batches of photos in their order; many are drawn in processes, for drawing holds the interpreter lock."""
+    batches = [shots[start : start + _BATCH] for start in range(0, len(shots), _BATCH)]
+    draw = partial(_draw, fleet=fleet, seed=seed)
+    workers = min(n_workers(), len(batches))
+    if workers == 1 or len(batches) < _BATCHES_WORTH_PROCESSES:
+        yield from zip(batches, map(draw, batches), strict=True)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    try:
+        yield from zip(batches, pool.map(draw, batches), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _draw(shots: list[Shot], fleet: list[Vehicle], seed: int) -> Drawn:
+    files = [_jpeg(shot, fleet, seed) for shot in shots]
+    photos = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in files])  # as they will be read
+    with blas_threads(1):  # the order of a sum, and so its last bit, depends on the number of threads
+        return files, {name: extract(photos) for name, extract in EXTRACTORS.items()}
 
 
 def _jpeg(shot: Shot, fleet: list[Vehicle], seed: int) -> bytes:

@@ -144,6 +144,19 @@ def test_no_images_cannot_be_drawn(tmp_path: Path) -> None:
         draw_delivery(tmp_path / "case", 0)
 
 
+def test_photos_drawn_in_several_processes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IV_THREADS", "2")
+    drawn = []
+    for n_batches in (10, 2):
+        monkeypatch.setattr("iv_pipeline.demo.delivery._BATCHES_WORTH_PROCESSES", n_batches)
+        folder = tmp_path / str(n_batches)
+        draw_delivery(folder, 150)
+        drawn.append({p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    assert drawn[0] == drawn[1]
+
+
 def test_nothing_is_left_behind_when_drawing_is_interrupted(tmp_path: Path) -> None:
     def interrupt(said: str) -> None:
         raise KeyboardInterrupt(said)
