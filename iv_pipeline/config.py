@@ -50,6 +50,9 @@ RepresentationName = Literal[
 SCALERS: tuple[ScalerName, ...] = get_args(ScalerName)
 ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 REPRESENTATIONS: tuple[RepresentationName, ...] = get_args(RepresentationName)
+RACED: tuple[RepresentationName, ...] = tuple(
+    r for r in REPRESENTATIONS if r not in ("whitened", "normalized")
+)
 FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion", "normalized_fusion"})
 """Of combinations alone."""
 
@@ -174,11 +177,11 @@ class TrialsConfig(Model):
 
     sample_size: int = Field(10_000, ge=100)
     """Rows that trials are fitted and scored on; the final fit takes all rows."""
-    scalers: tuple[ScalerName, ...] = SCALERS
-    representations: tuple[RepresentationName, ...] = Field(REPRESENTATIONS, min_length=1)
+    scalers: tuple[ScalerName, ...] = ("standard", "minmax")
+    representations: tuple[RepresentationName, ...] = Field(RACED, min_length=1)
     """What clusters are looked for in: principal components with each scaler, and what is made of the standard
-    ones: whitened, normalised to unit length, embedded by UMAP; combinations also by adding up the neighbour
-    graphs of their descriptors (fusion)."""
+    ones: whitened, normalized to unit length, embedded by UMAP; combinations also by adding up the neighbor
+    graphs of their descriptors (fusion). What never won (benchmarks/SELECTION.md) is not tried by default."""
     algorithms: tuple[AlgorithmName, ...] = ALGORITHMS
     n_clusters: tuple[int, ...] = (5, 10, 20, 30, 50)
     """Numbers of clusters that what won is tried with besides, as far as they lie below the naming budget."""

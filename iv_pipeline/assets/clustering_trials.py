@@ -1,7 +1,7 @@
 """Stage `clustering_trials`: which scaler, algorithm and parameters label best, without labels."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -92,25 +92,32 @@ def race(
     exhaustive: bool = False,
 ) -> Selection:
     """The trials of a partition; `before` and `exhaustive` as for `run_trials`."""
-    trials = config.trials
-    n_blocks = len(config.blocks(partition))
-    keys = [(str(kind), "pca") for kind in trials.scalers if "pca" in trials.representations]
+    trials, fixed = config.trials, config.choice(partition)
+    scalers = _with(trials.scalers, fixed.scaler)
+    representations = _with(trials.representations, fixed.representation)
+    is_combined = len(config.blocks(partition)) > 1
+    keys = [(scaler, "pca") for scaler in scalers if "pca" in representations]
     keys += [
-        ("standard", str(name))
-        for name in trials.representations
-        if name != "pca" and (n_blocks > 1 or not RECIPES[name].fuse)
+        ("standard", name)
+        for name in representations
+        if name != "pca" and (is_combined or not RECIPES[name].fuse)
     ]
     return run_trials(
         sample,
         keys,
         naming_budget=trials.naming_budget,
-        algorithms=trials.algorithms,
-        fixed=config.choice(partition).model_dump(),
+        algorithms=_with(trials.algorithms, fixed.algorithm),
+        fixed=fixed.model_dump(),
         before=before,
         fewer=trials.n_clusters,
         exhaustive=exhaustive,
         progress=progress,
     )
+
+
+def _with(tried: Iterable[str], fixed: str | None) -> list[str]:
+    """What is tried, and what a person fixed."""
+    return list(dict.fromkeys([*map(str, tried), *([] if fixed is None else [str(fixed)])]))
 
 
 def sample_of(

@@ -13,7 +13,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from threading import RLock
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,7 +143,7 @@ class Candidate:
     def __init__(self, sample: Sample, scaler: str, representation: str) -> None:
         self.sample, self.scaler, self.representation = sample, scaler, representation
         self._spaces: dict[str | None, Space] = {}
-        self._lock = RLock()
+        self._locks = {name: Lock() for name in (None, *sample.judges)}
 
     @property
     def key(self) -> tuple[str, str]:
@@ -157,7 +157,7 @@ class Candidate:
 
     def space(self, left_out: str | None = None) -> Space:
         """The vectors, made without one of the descriptors if `left_out` names it; made once."""
-        with self._lock:
+        with self._locks[left_out]:
             if left_out not in self._spaces:
                 sample = self.sample
                 X = sample.vectors(*self.key, left_out)
