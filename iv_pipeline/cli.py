@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib.resources
 import os
-import shutil
-import sqlite3
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from iv_pipeline.errors import InputError, reason_of, sentence
+from iv_pipeline.errors import InputError
+from iv_pipeline.execution import one_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +20,6 @@ if TYPE_CHECKING:
 
     from iv_pipeline.config import Settings
     from iv_pipeline.execution import Outcome
-
-
-_LITTLE = 1 << 20
-"""Free bytes below which a history that cannot be written has met a full disk, whatever SQLite calls it."""
-_HISTORY = "look at its disk and permissions, or name another folder in DAGSTER_HOME"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(f"export DAGSTER_HOME={ensure_home()}")
             _end_stale_runs_of_home()
+    except KeyboardInterrupt:
+        print("iv-pipeline: interrupted; what was finished stays", file=sys.stderr)
+        return 130
     except Exception as error:
-        reason = _one_sentence(error)
+        reason = one_sentence(error)
         if reason is None:  # a fault of ours: its traceback is what we need
             raise
         print(f"iv-pipeline: {reason}", file=sys.stderr)
@@ -73,26 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _one_sentence(error: BaseException | None) -> str | None:
-    """What is wrong with the input or the machine, of an error or what caused it; None if it is neither."""
-    while error is not None:
-        if isinstance(error, InputError):
-            return str(error)
-        if isinstance(error, OSError):
-            return reason_of(error)
-        if isinstance(error, sqlite3.Error):
-            home = os.environ.get("DAGSTER_HOME", "")
-            if "full" in str(error) or (home and shutil.disk_usage(home).free < _LITTLE):
-                return reason_of(OSError(errno.ENOSPC, str(error)), home)
-            return sentence(f"Dagster's history cannot be used ({error})", home, _HISTORY)
-        error = error.__cause__ or error.__context__
-    return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a number of at least 1")
+    return int(text)
 
 
 def ensure_home() -> Path:
@@ -192,6 +171,7 @@ def _run_all(
 ) -> Iterator[tuple[str, Outcome]]:
     """What comes before descriptors, each of them, and what compares them; each with how it ended."""
     from iv_pipeline.execution import choose_processes, execute, execute_side_by_side
+    from iv_pipeline.processes import end_stale_runs
     from iv_pipeline.storage.formats import read_parquet
     from iv_pipeline.storage.layout import file_of
 
@@ -199,9 +179,9 @@ def _run_all(
     yield "prepare", prepared
     if not prepared.succeeded:
         return
-    wanted = list(descriptors or settings.config.partitions)
+    wanted = list(dict.fromkeys(descriptors or settings.config.partitions))
     n_rows = len(read_parquet(settings.data_root / file_of("image_index")))
-    n_processes = processes or choose_processes(n_rows, len(wanted))
+    n_processes = min(processes or choose_processes(n_rows, len(wanted)), len(wanted))
     # combinations take longest: nothing is left to wait for them alone
     wanted.sort(key=lambda name: -len(settings.config.blocks(name)))
     runs: Iterator[tuple[str, Outcome]]
@@ -213,6 +193,7 @@ def _run_all(
     for name, outcome in runs:
         some |= outcome.succeeded
         yield name, outcome
+    end_stale_runs(instance)  # of a process that was killed
     if some:  # the others can be compared even if one descriptor failed
         yield "summarise", execute(definitions, instance, "summarise")
 

@@ -53,6 +53,7 @@ REPRESENTATIONS: tuple[RepresentationName, ...] = get_args(RepresentationName)
 RACED: tuple[RepresentationName, ...] = tuple(
     r for r in REPRESENTATIONS if r not in ("whitened", "normalized")
 )
+"""Those that are tried by default."""
 FUSIONS: frozenset[RepresentationName] = frozenset({"fusion", "whitened_fusion", "normalized_fusion"})
 """Of combinations alone."""
 
@@ -182,7 +183,7 @@ class TrialsConfig(Model):
     """What clusters are looked for in: principal components with each scaler, and what is made of the standard
     ones: whitened, normalized to unit length, embedded by UMAP; combinations also by adding up the neighbor
     graphs of their descriptors (fusion). What never won (benchmarks/SELECTION.md) is not tried by default."""
-    algorithms: tuple[AlgorithmName, ...] = ALGORITHMS
+    algorithms: tuple[AlgorithmName, ...] = Field(ALGORITHMS, min_length=1)
     n_clusters: tuple[int, ...] = (5, 10, 20, 30, 50)
     """Numbers of clusters that what won is tried with besides, as far as they lie below the naming budget."""
     naming_budget: int = Field(50, ge=2)

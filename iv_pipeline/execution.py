@@ -6,9 +6,13 @@ run, and its history shows them like any others.
 
 from __future__ import annotations
 
+import errno
 import functools
 import multiprocessing
 import os
+import shutil
+import sqlite3
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,17 +20,23 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from iv_pipeline.errors import sentence
+from iv_pipeline.errors import InputError, reason_of, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from multiprocessing.process import BaseProcess
 
     import dagster as dg
     from dagster._core.execution.plan.objects import StepFailureData
 
+END_SECONDS = 10
+"""What a process is given to tell Dagster that its run ends, before it is killed."""
 BYTES_OF_A_PROCESS = 1_000_000_000
 BYTES_OF_A_ROW = 12_000
-"""Anonymous memory of the largest stage: 5 GB at 416,314 images with descriptors of up to 2,560 features."""
+"""Anonymous memory of the largest stage, pictures included: at most 5 GB were measured at 416,314 images."""
+_LITTLE = 1 << 20
+"""Free bytes below which a history that cannot be written has met a full disk, whatever SQLite calls it."""
+_HISTORY = "look at its disk and permissions, or name another folder in DAGSTER_HOME"
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,11 @@ def execute(
         Its name.
     partition
         Descriptor or combination, if the job is partitioned.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the run was interrupted; its history has ended by then.
     """
     from iv_pipeline.assets.stage import noticed
 
@@ -72,6 +87,8 @@ def execute(
         partition_key=partition,
         raise_on_error=False,
     )
+    if any(_is_interruption(event) for event in result.all_events):
+        raise KeyboardInterrupt
     of = f" of {partition}" if partition else ""
     failures = [
         f"{event.step_key}{of} failed: {_reason(event.step_failure_data)}"
@@ -116,20 +133,35 @@ def execute_side_by_side(
     """
     from iv_pipeline.engine import n_workers
 
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         n_processes,
         multiprocessing.get_context("spawn"),  # threads of this process would not survive a fork
-        initializer=_limit_threads,
+        initializer=_start_worker,
         initargs=(max(1, n_workers() // n_processes),),
-    ) as pool:
+    )
+    try:
         names = {pool.submit(_execute_one, job, name): name for name in partitions}
         for future in as_completed(names):
             try:
                 yield names[future], future.result()
             except BrokenProcessPool:
-                for process in multiprocessing.active_children():
-                    process.kill()  # of SIGTERM, which they were sent, Dagster makes the end of a run alone
+                _end(multiprocessing.active_children(), 0)
                 yield names[future], Outcome(succeeded=False, failures=(_killed(names[future]),))
+    except BaseException:  # an interrupt: what waits is not begun, what runs has a moment to end its history
+        pool.shutdown(wait=False, cancel_futures=True)
+        _end(multiprocessing.active_children(), END_SECONDS)
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _end(workers: Sequence[BaseProcess], seconds: float) -> None:
+    """End processes: of SIGTERM Dagster makes the end of their runs, which may not be the end of them."""
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.join(seconds)
+        worker.kill()
 
 
 def _killed(partition: str) -> str:
@@ -140,18 +172,55 @@ def _killed(partition: str) -> str:
     )
 
 
-def _limit_threads(n_threads: int) -> None:
-    """Share the cores; before NumPy is loaded, whose BLAS looks at it then."""
+def _start_worker(n_threads: int) -> None:
+    """Share the cores, before NumPy is loaded, whose BLAS looks at it then; and end with the parent."""
     os.environ["IV_THREADS"] = str(n_threads)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(n_threads))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _execute_one(job: str, partition: str) -> Outcome:
     import dagster as dg
 
-    with dg.DagsterInstance.get() as instance:
-        return execute(_definitions(), instance, job, partition)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            return execute(_definitions(), instance, job, partition)
+    except KeyboardInterrupt:
+        os._exit(1)  # Dagster knows; the pool would begin what it has queued already
+    except Exception as error:  # on its way to the parent it would lose what caused it
+        said = one_sentence(error)
+        if said is None:
+            raise
+        return Outcome(succeeded=False, failures=(f"{partition}: {said}",))
+
+
+def _is_interruption(event: dg.DagsterEvent) -> bool:
+    reason = getattr(event.event_specific_data, "failure_reason", None)
+    return getattr(reason, "name", "") == "UNEXPECTED_TERMINATION"
+
+
+def one_sentence(error: BaseException | None) -> str | None:
+    """What is wrong with the input or the machine, of an error or what caused it; None if it is neither."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        if isinstance(error, OSError):
+            return reason_of(error)
+        if isinstance(error, sqlite3.Error):
+            home = os.environ.get("DAGSTER_HOME", "")
+            if "full" in str(error) or (home and shutil.disk_usage(home).free < _LITTLE):
+                return reason_of(OSError(errno.ENOSPC, str(error)), home)
+            return sentence(f"Dagster's history cannot be used ({error})", home, _HISTORY)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @functools.cache

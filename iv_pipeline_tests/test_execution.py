@@ -1,7 +1,10 @@
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -79,18 +82,65 @@ def test_a_process_that_is_killed_is_told_in_one_sentence(make_pipeline: Callabl
     assert "Traceback" not in said
 
 
-def worker_of(run: "subprocess.Popen[str]") -> psutil.Process:
+def test_an_interrupt_ends_every_descriptor_and_begins_no_other(
+    make_pipeline: Callable[..., Pipeline],
+) -> None:
+    pipeline = make_pipeline(**QUICK)
+    with subprocess.Popen(
+        [BIN / "iv-pipeline", "run", "--processes", "2"],
+        cwd=REPOSITORY,
+        env=pipeline.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        worker_of(run)
+        while not pipeline.path("statistics", PARTITIONS[2]).exists() and run.poll() is None:
+            time.sleep(0.05)
+        workers = psutil.Process(run.pid).children()
+        os.killpg(run.pid, signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "iv-pipeline: interrupted; what was finished stays" in said
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert not any(pipeline.path("final", name).exists() for name in PARTITIONS)
+    with pipeline.instance() as instance:
+        runs = instance.get_runs(dg.RunsFilter(job_name="full_pipeline"))
+        assert len(runs) == 2
+        assert {run.status for run in runs} == {dg.DagsterRunStatus.FAILURE}
+
+
+def test_processes_end_with_the_one_that_started_them(make_pipeline: Callable[..., Pipeline]) -> None:
+    pipeline = make_pipeline(**QUICK)
+    with subprocess.Popen(
+        [BIN / "iv-pipeline", "run", "--processes", "2"],
+        cwd=REPOSITORY,
+        env=pipeline.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        worker_of(run)
+        workers = psutil.Process(run.pid).children()
+        run.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
+
+
+def worker_of(run: "subprocess.Popen[Any]") -> psutil.Process:
     """A process that runs a descriptor, once there is one."""
     while run.poll() is None:
         for child in psutil.Process(run.pid).children():
             if "spawn_main" in " ".join(child.cmdline()):
                 return child
         time.sleep(0.05)
-    pytest.fail(f"no worker was started: {run.communicate()[1]}")
+    pytest.fail(f"no worker was started: {run.communicate()[1]!r}")
 
 
-def test_a_number_of_processes_that_makes_no_sense_is_refused() -> None:
-    command = [sys.executable, "-m", "iv_pipeline.cli", "run", "--processes", "0"]
+@pytest.mark.parametrize("given", ["0", "two"])
+def test_a_number_of_processes_that_makes_no_sense_is_refused(given: str) -> None:
+    command = [sys.executable, "-m", "iv_pipeline.cli", "run", "--processes", given]
     ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert ran.returncode == 2
-    assert "argument --processes: must be at least 1" in ran.stderr
+    assert "argument --processes: must be a number of at least 1" in ran.stderr

@@ -60,11 +60,7 @@ def clustering_trials(
         config, sample, partition, before, lambda line: context.log.info("trials · %s · %s", partition, line)
     )
     frame = selection.to_frame()
-    best = (
-        frame.sort_values(["round", selection.criterion], ascending=False, kind="stable")
-        .head(10)[SHOWN]
-        .round(3)
-    )
+    best = frame.sort_values(["round", selection.criterion], ascending=False, kind="stable").head(10)
     winner = selection.winner
     context.log.info("trials · %s · %s", partition, selection.reason)
     return Result(
@@ -93,8 +89,9 @@ def race(
 ) -> Selection:
     """The trials of a partition; `before` and `exhaustive` as for `run_trials`."""
     trials, fixed = config.trials, config.choice(partition)
-    scalers = _with(trials.scalers, fixed.scaler)
-    representations = _with(trials.representations, fixed.representation)
+    also = dict(before or {}), fixed.model_dump()
+    scalers = _with(trials.scalers, "scaler", *also)
+    representations = _with(trials.representations, "representation", *also)
     is_combined = len(config.blocks(partition)) > 1
     keys = [(scaler, "pca") for scaler in scalers if "pca" in representations]
     keys += [
@@ -106,7 +103,7 @@ def race(
         sample,
         keys,
         naming_budget=trials.naming_budget,
-        algorithms=_with(trials.algorithms, fixed.algorithm),
+        algorithms=_with(trials.algorithms, "algorithm", *also),
         fixed=fixed.model_dump(),
         before=before,
         fewer=trials.n_clusters,
@@ -115,9 +112,10 @@ def race(
     )
 
 
-def _with(tried: Iterable[str], fixed: str | None) -> list[str]:
-    """What is tried, and what a person fixed."""
-    return list(dict.fromkeys([*map(str, tried), *([] if fixed is None else [str(fixed)])]))
+def _with(tried: Iterable[str], key: str, *also: Mapping[str, Any]) -> list[str]:
+    """What is tried, and what won before or a person fixed."""
+    named = [str(other[key]) for other in also if other.get(key) is not None]
+    return list(dict.fromkeys([*map(str, tried), *named]))
 
 
 def sample_of(

@@ -31,7 +31,7 @@ BATCH_POOL = "batches"
 NOTICES = "notices"
 """Metadata of a materialization, and attribute of a stored table, with the sentences of its notices."""
 HEAVY_POOL = "heavy"
-"""Assets that fill the machine's memory or cores; one run at a time holds a place in it."""
+"""Assets that fill the machine's memory or cores; of the daemon's runs one at a time holds a place in it."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ COARSE = 2.0**-12
 
 
 def load_libraries() -> None:
-    """Import scikit-learn, whose parts import each other, before several threads do so at once.
+    """Import what compiles and scikit-learn, whose parts import each other, before several threads do so at once.
 
     Of two threads that import modules in a circle one may be given half a module: Python rather risks that than a
     deadlock.

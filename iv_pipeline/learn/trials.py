@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 from iv_pipeline.engine import blas_threads, map_ordered
 from iv_pipeline.errors import InputError
 from iv_pipeline.learn.clustering import ALGORITHMS, Clustering, Space, fit_clusters
+from iv_pipeline.learn.clustering.base import COUNTS
 from iv_pipeline.learn.criteria import (
     UNDEFINED,
     Predictor,
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 FIRST_ROWS = 1_000
 SECOND_ROWS = 2_000
 """Rows of the first two rounds; a sample of less than twice as many as the second is whole in it."""
+ROWS_OF_A_CLUSTER = 20
+"""At least so many in the first round, and twice as many in the second, where the naming budget is large."""
 GO_ON = 1 / 3
 """Share of what a round tried that goes on to the next; at least two."""
 
@@ -107,17 +110,12 @@ class Sample:
 
     def take(self, rows: NDArray[np.int64]) -> Sample:
         """Some of the rows."""
-        return Sample(
-            {scaler: X[rows] for scaler, X in self.components.items()},
-            {key: {name: X[rows] for name, X in blocks.items()} for key, blocks in self.blocks.items()},
-            self.block,
-            {name: X[rows] for name, X in self.judges.items()},
-            self.leave_out,
-            None if self.identities is None else self.identities[rows],
-            self.embedder,
-            self.n_neighbors,
-            self.min_samples,
-            self.witnesses,
+        return replace(
+            self,
+            components={scaler: X[rows] for scaler, X in self.components.items()},
+            blocks={key: {name: X[rows] for name, X in of.items()} for key, of in self.blocks.items()},
+            judges={name: X[rows] for name, X in self.judges.items()},
+            identities=None if self.identities is None else self.identities[rows],
         )
 
     def vectors(self, scaler: str, representation: str, left_out: str | None = None) -> NDArray[np.float32]:
@@ -305,16 +303,17 @@ class _Race:
         if n_kept < len(keys):
             name = self.chosen.get("algorithm", names[0])
             first = [job for job in jobs if job[1] == name]
-            trials = self._round(1, self._few(FIRST_ROWS), first, self.left_out[:1])
+            few = self._few(max(FIRST_ROWS, ROWS_OF_A_CLUSTER * self.budget))
+            trials = self._round(1, few, first, self.left_out[:1])
             going_on = self._best_keys(trials, n_kept)
             dropped = [t for t in trials if (t.scaler, t.representation) not in going_on]
             jobs = [job for job in jobs if job[0] in going_on]
-        is_small = self.sample.n_rows < 2 * SECOND_ROWS
-        second = self.sample if is_small else self._few(SECOND_ROWS)
+        n_second = max(SECOND_ROWS, 2 * ROWS_OF_A_CLUSTER * self.budget)
+        second = self.sample if self.sample.n_rows < 2 * n_second else self._few(n_second)
         trials = self._round(2, second, jobs, self.left_out[:1])
-        if is_small and len(self.left_out) < 2:
+        if second is self.sample and len(self.left_out) < 2:
             return dropped + trials
-        finalists = self._best(eligible(trials, self.budget, self.chosen))
+        finalists = self._best(trials)
         dropped += [trial for trial in trials if not any(trial is t for t in finalists)]
         last: list[Job] = [((t.scaler, t.representation), t.algorithm, t.tried) for t in finalists]
         return dropped + self._round(3, self.sample, last, self.left_out)
@@ -322,7 +321,7 @@ class _Race:
     def with_fewer(self, selection: Selection, counts: Sequence[int]) -> Selection:
         """The selection, and what won tried with fewer clusters, unless it chooses their number itself."""
         winner = selection.winner
-        key = next((key for key in ("n_clusters", "n_components") if key in winner.tried), None)
+        key = next((key for key in COUNTS if key in winner.tried), None)
         counts = sorted({k for k in counts if k < self.budget})
         if key is None or not counts or not winner.scores[selection.criterion] > 0:
             return selection
@@ -377,20 +376,28 @@ class _Race:
         return self.candidates[trial.round, trial.scaler, trial.representation]
 
     def _few(self, n_rows: int) -> Sample:
-        """So many rows of the sample, or all."""
+        """So many rows of the sample; all of a small one, and where identities or parts of the rows judge.
+
+        Few rows hold hardly any two photos of one vehicle, and their thirds too few rows for the clusters.
+        """
+        if self.sample.n_rows <= n_rows or not self.sample.judges:
+            return self.sample
         order = np.random.default_rng(self.sample.embedder.seed).permutation(self.sample.n_rows)
         return self.sample.take(np.sort(order[:n_rows]))
 
     def _best_keys(self, trials: Sequence[Trial], n: int) -> set[tuple[str, str]]:
         """The `n` representations of the best trials, and that of what won before."""
-        ranked = dict.fromkeys((t.scaler, t.representation) for t in _ranked(trials))
+        allowed = eligible(trials, self.judges[1].budget, self.chosen)
+        ranked = dict.fromkeys((t.scaler, t.representation) for t in _ranked(allowed))
         before = self.before or {}
         incumbent = before.get("scaler"), before.get("representation")
-        return {*list(ranked)[:n], *(key for key in ranked if key == incumbent)}
+        known = {(t.scaler, t.representation) for t in trials}
+        return {*list(ranked)[:n], *(key for key in known if key == incumbent)}
 
     def _best(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that go on, and the incumbent, in their order."""
-        going_on = _ranked(trials)[: _n_going_on(len(trials))]
+        allowed = eligible(trials, self.judges[2].budget, self.chosen)
+        going_on = _ranked(allowed)[: _n_going_on(len(allowed))]
         return [
             trial
             for trial in trials
@@ -457,7 +464,7 @@ def _stability(candidate: Candidate, name: str, parameters: Mapping[str, Any]) -
     rows, and where there are too few rows.
     """
     space = candidate.space()
-    n_clusters = parameters.get("n_clusters", parameters.get("n_components", 0))
+    n_clusters = max((parameters.get(key, 0) for key in COUNTS), default=0)
     if not candidate.has_independent_parts or not n_clusters or space.n_rows < 3 * n_clusters:
         return UNDEFINED
     rows = np.random.default_rng(space.seed).permutation(space.n_rows)

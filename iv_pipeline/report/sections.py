@@ -304,7 +304,8 @@ def _dropped(trials: pd.DataFrame | None) -> str:
         return ""
     names = [described(*pair) for pair in early[["scaler", "representation"]].to_numpy()]
     n_rows, algorithm = int(early["n_rows"].iloc[0]), early["algorithm"].iloc[0]
-    return f"Dropped in round 1, by {algorithm} on {n_rows:,} images: {', '.join(names)}."
+    dropped = ", ".join(dict.fromkeys(names))
+    return f"Dropped in round 1, by {algorithm} on {n_rows:,} images: {dropped}."
 
 
 def _cards(profiles: pd.DataFrame, given: Mapping[int, str], sheet_bytes: int) -> list[ClusterCard]:

@@ -94,7 +94,9 @@ def test_trials_are_the_same_on_any_number_of_threads(monkeypatch: pytest.Monkey
     frames = []
     for threads in ("1", "3"):
         monkeypatch.setenv("IV_THREADS", threads)
-        frames.append(trials(algorithms=tuple(ALGORITHMS)).to_frame().drop(columns="seconds"))
+        found = trials(all_take_part(n_rows=1_200), MANY, algorithms=tuple(ALGORITHMS))
+        frames.append(found.to_frame().drop(columns="seconds"))
+    assert set(frames[0]["round"]) == {1, 2, 3}
     pd.testing.assert_frame_equal(*frames)
 
 
@@ -246,10 +248,22 @@ def test_a_large_sample_is_whole_in_the_last_round_alone() -> None:
 
 
 def test_what_won_before_goes_on_in_every_round() -> None:
-    before = {"scaler": "minmax", "representation": "pca", "algorithm": "kmeans", "tried": {"n_clusters": 8}}
-    assert [t.round for t in trials(sample(2_000), MANY, before=before).trials if t.incumbent] == [2]
-    last = trials(all_take_part(), MANY, algorithms=tuple(ALGORITHMS), before=before)
-    assert [t.round for t in last.trials if t.incumbent] == [3]
+    before = {"scaler": "minmax", "representation": "pca", "algorithm": "hdbscan"}
+    before["tried"] = ALGORITHMS["hdbscan"].grid(8)[0]  # type: ignore[assignment]
+    for n_rows, last in ((2_000, 2), (4_000, 3)):
+        fresh = trials(sample(n_rows), MANY)
+        dropped = [t for t in fresh.trials if (t.scaler, t.round) == ("minmax", 1)]
+        assert dropped  # the artefact, which nobody predicts
+        (incumbent,) = (t for t in trials(sample(n_rows), MANY, before=before).trials if t.incumbent)
+        assert incumbent.round == last
+
+
+def test_where_photos_of_one_vehicle_judge_every_round_has_the_whole_sample() -> None:
+    truth, view, _ = two_views(2_500)
+    judged = Sample({"standard": view[:, :6], "minmax": view[:, 6:], "robust": view}, identities=truth * 300)
+    found = trials(judged, MANY[:3])
+    assert {len(t.clustering.labels) for t in found.trials} == {2_500}
+    assert found.winner.scaler == "standard"
 
 
 def test_one_judge_decides_what_all_judge_in_the_end() -> None:

@@ -26,7 +26,7 @@ class Agglomerative:
     name = "agglomerative"
 
     def grid(self, n_clusters: int) -> list[dict[str, Any]]:
-        """Every number of clusters: they are cuts of one tree."""
+        """The naming budget."""
         return [{"n_clusters": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
