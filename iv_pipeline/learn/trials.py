@@ -56,7 +56,7 @@ SECOND_ROWS = 2_000
 """Rows of the first two rounds; a sample of less than twice as many as the second is whole in it."""
 ROWS_OF_A_CLUSTER = 20
 """At least so many in the first round, and twice as many in the second, where the naming budget is large."""
-GO_ON = 1 / 3
+GO_ON = {1: 1 / 2, 2: 1 / 3}
 """Share of what a round tried that goes on to the next; at least two."""
 
 
@@ -299,7 +299,7 @@ class _Race:
         if exhaustive:
             return self._round(3, self.sample, jobs, self.left_out)
         dropped: list[Trial] = []
-        n_kept = _n_going_on(len(keys))
+        n_kept = _n_going_on(len(keys), 1)
         if n_kept < len(keys):
             name = self.chosen.get("algorithm", names[0])
             first = [job for job in jobs if job[1] == name]
@@ -397,7 +397,7 @@ class _Race:
     def _best(self, trials: Sequence[Trial]) -> list[Trial]:
         """The trials that go on, and the incumbent, in their order."""
         allowed = eligible(trials, self.judges[2].budget, self.chosen)
-        going_on = _ranked(allowed)[: _n_going_on(len(allowed))]
+        going_on = _ranked(allowed)[: _n_going_on(len(allowed), 2)]
         return [
             trial
             for trial in trials
@@ -412,8 +412,9 @@ def _ranked(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: leading_score(trial, criterion), reverse=True)
 
 
-def _n_going_on(n: int) -> int:
-    return min(n, max(2, math.ceil(n * GO_ON)))
+def _n_going_on(n: int, number: int) -> int:
+    """How many of `n` go on from a round."""
+    return min(n, max(2, math.ceil(n * GO_ON[number])))
 
 
 def _try(
