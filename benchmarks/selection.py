@@ -188,7 +188,9 @@ def _judge(trials: pd.DataFrame, score: pd.Series[float]) -> dict[str, float] | 
     accuracy = trials.loc[known, "accuracy"]
     chosen = accuracy.iloc[int(score[known].to_numpy().argmax())]
     return {
-        "rank correlation": float(score[known].corr(accuracy, method="spearman")),
+        "rank correlation": float(score[known].corr(accuracy, method="spearman"))
+        if len(set(accuracy)) > 1
+        else np.nan,
         "points lost": float(100 * (trials["accuracy"].max() - chosen)),
     }
 

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -132,8 +133,9 @@ def worker_of(run: "subprocess.Popen[Any]") -> psutil.Process:
     """A process that runs a descriptor, once there is one."""
     while run.poll() is None:
         for child in psutil.Process(run.pid).children():
-            if "spawn_main" in " ".join(child.cmdline()):
-                return child
+            with contextlib.suppress(psutil.NoSuchProcess):  # others come and go
+                if "spawn_main" in " ".join(child.cmdline()):
+                    return child
         time.sleep(0.05)
     pytest.fail(f"no worker was started: {run.communicate()[1]!r}")
 
