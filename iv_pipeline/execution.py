@@ -1,7 +1,7 @@
 """Runs of jobs from the command line: in this process, or those of several descriptors side by side.
 
-Most stages use one core, so that a process for each core halves the time of a run on two. Dagster executes every
-run, and its history shows them like any others.
+Most stages use one core: a process for each core keeps all of them busy. Dagster executes every run, and its
+history shows them like any others.
 """
 
 from __future__ import annotations

@@ -89,9 +89,8 @@ def race(
 ) -> Selection:
     """The trials of a partition; `before` and `exhaustive` as for `run_trials`."""
     trials, fixed = config.trials, config.choice(partition)
-    also = dict(before or {}), fixed.model_dump()
-    scalers = _with(trials.scalers, "scaler", *also)
-    representations = _with(trials.representations, "representation", *also)
+    scalers = _with(trials.scalers, fixed.scaler)
+    representations = _with(trials.representations, fixed.representation)
     is_combined = len(config.blocks(partition)) > 1
     keys = [(scaler, "pca") for scaler in scalers if "pca" in representations]
     keys += [
@@ -103,7 +102,7 @@ def race(
         sample,
         keys,
         naming_budget=trials.naming_budget,
-        algorithms=_with(trials.algorithms, "algorithm", *also),
+        algorithms=_with(trials.algorithms, fixed.algorithm),
         fixed=fixed.model_dump(),
         before=before,
         fewer=trials.n_clusters,
@@ -112,10 +111,9 @@ def race(
     )
 
 
-def _with(tried: Iterable[str], key: str, *also: Mapping[str, Any]) -> list[str]:
-    """What is tried, and what won before or a person fixed."""
-    named = [str(other[key]) for other in also if other.get(key) is not None]
-    return list(dict.fromkeys([*map(str, tried), *named]))
+def _with(tried: Iterable[str], fixed: str | None) -> list[str]:
+    """What is tried, and what a person fixed."""
+    return list(dict.fromkeys([*map(str, tried), *([] if fixed is None else [str(fixed)])]))
 
 
 def sample_of(

@@ -11,19 +11,11 @@ clustering_trials = importlib.import_module(
 )  # not the asset of that name
 
 
-@pytest.mark.parametrize(
-    "fixed",
-    [{"scaler": "robust"}, {"algorithm": "leiden"}, {"representation": "whitened"}, {"n_clusters": 4}],
-)
-def test_what_a_person_fixes_is_tried_also_where_the_configuration_leaves_it_out(
-    fixed: dict[str, str | int],
-) -> None:
-    config = PipelineConfig.model_validate(
+def config_of(choose: dict[str, str | int] | None = None) -> PipelineConfig:
+    """Hardly anything to try."""
+    return PipelineConfig.model_validate(
         {
-            "descriptors": {
-                "one": {"file": "one.pickle", "choose": fixed},
-                "two": "two.pickle",
-            },
+            "descriptors": {"one": {"file": "one.pickle", "choose": choose or {}}, "two": "two.pickle"},
             "trials": {
                 "naming_budget": 6,
                 "scalers": ["standard"],
@@ -32,11 +24,28 @@ def test_what_a_person_fixes_is_tried_also_where_the_configuration_leaves_it_out
             },
         }
     )
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(200, 5)).astype(np.float32)
-    sample = Sample(
+
+
+def sample() -> Sample:
+    X = np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32)
+    return Sample(
         dict.fromkeys(("standard", "minmax", "robust"), X), {"block": {"one": X}}, judges={"two": X}
     )
-    winner = clustering_trials.race(config, sample, "one").winner
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [{"scaler": "robust"}, {"algorithm": "leiden"}, {"representation": "whitened"}, {"n_clusters": 4}],
+)
+def test_what_a_person_fixes_is_tried_also_where_the_configuration_leaves_it_out(
+    fixed: dict[str, str | int],
+) -> None:
+    winner = clustering_trials.race(config_of(fixed), sample(), "one").winner
     for key, value in fixed.items():
         assert getattr(winner, key) == value
+
+
+def test_what_won_before_is_not_tried_where_the_configuration_leaves_it_out() -> None:
+    before = {"scaler": "robust", "representation": "pca", "algorithm": "leiden", "tried": {"n_clusters": 6}}
+    found = clustering_trials.race(config_of(), sample(), "one", before)
+    assert {(t.scaler, t.algorithm) for t in found.trials} == {("standard", "kmeans")}
