@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import dagster as dg
 import psutil
@@ -66,14 +65,7 @@ def test_a_descriptor_that_fails_side_by_side_is_told_and_the_others_are_made(
 
 def test_a_process_that_is_killed_is_told_in_one_sentence(make_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = make_pipeline(**QUICK)
-    with subprocess.Popen(
-        [BIN / "iv-pipeline", "run", "--processes", "2"],
-        cwd=REPOSITORY,
-        env=pipeline.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as run:
+    with started(pipeline) as run:
         victim = worker_of(run)
         victim.kill()
         _, said = run.communicate(timeout=300)
@@ -87,15 +79,7 @@ def test_an_interrupt_ends_every_descriptor_and_begins_no_other(
     make_pipeline: Callable[..., Pipeline],
 ) -> None:
     pipeline = make_pipeline(**QUICK)
-    with subprocess.Popen(
-        [BIN / "iv-pipeline", "run", "--processes", "2"],
-        cwd=REPOSITORY,
-        env=pipeline.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as run:
+    with started(pipeline) as run:
         worker_of(run)
         while not pipeline.path("statistics", PARTITIONS[2]).exists() and run.poll() is None:
             time.sleep(0.05)
@@ -115,13 +99,7 @@ def test_an_interrupt_ends_every_descriptor_and_begins_no_other(
 
 def test_processes_end_with_the_one_that_started_them(make_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = make_pipeline(**QUICK)
-    with subprocess.Popen(
-        [BIN / "iv-pipeline", "run", "--processes", "2"],
-        cwd=REPOSITORY,
-        env=pipeline.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as run:
+    with started(pipeline) as run:
         worker_of(run)
         workers = psutil.Process(run.pid).children()
         run.kill()
@@ -129,7 +107,20 @@ def test_processes_end_with_the_one_that_started_them(make_pipeline: Callable[..
     assert alive == []
 
 
-def worker_of(run: "subprocess.Popen[Any]") -> psutil.Process:
+def started(pipeline: Pipeline) -> "subprocess.Popen[str]":
+    """A run of two descriptors at once, in a session of its own."""
+    return subprocess.Popen(
+        [BIN / "iv-pipeline", "run", "--processes", "2"],
+        cwd=REPOSITORY,
+        env=pipeline.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def worker_of(run: "subprocess.Popen[str]") -> psutil.Process:
     """A process that runs a descriptor, once there is one."""
     while run.poll() is None:
         for child in psutil.Process(run.pid).children():

@@ -306,7 +306,7 @@ def _reason(
     what += _tie_in_words(winner, candidates)
     sentence = (
         f"{winner.algorithm} on {described(winner.scaler, winner.representation)} with {winner.n_clusters} "
-        f"clusters: of {len(candidates)} candidates at the naming budget of {budget}, {what} ({criterion} "
+        f"clusters: of {len(candidates)} finalists at the naming budget of {budget}, {what} ({criterion} "
         + (f"{score:.3f}" if np.isfinite(score) else "unknown")
     )
     if others:

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,9 +35,9 @@ def sample(n_rows: int = 900) -> Sample:
     return Sample(components, {"block": {"view": view}}, judges={"other": other})
 
 
-def trials(given: Sample | None = None, keys: list[tuple[str, str]] = KEYS, **options: object) -> Selection:
-    settings = {"naming_budget": 8, "algorithms": ("kmeans", "hdbscan"), **options}
-    return run_trials(given or sample(), keys, **settings)  # type: ignore[arg-type]
+def trials(given: Sample | None = None, keys: list[tuple[str, str]] = KEYS, **options: Any) -> Selection:
+    settings: dict[str, Any] = {"naming_budget": 8, "algorithms": ("kmeans", "hdbscan")}
+    return run_trials(given or sample(), keys, **settings | options)
 
 
 def test_clusters_of_what_is_shown_are_predictable_and_artefacts_are_not() -> None:
@@ -248,8 +249,8 @@ def test_a_large_sample_is_whole_in_the_last_round_alone() -> None:
 
 
 def test_what_won_before_goes_on_in_every_round() -> None:
-    before = {"scaler": "minmax", "representation": "pca", "algorithm": "hdbscan"}
-    before["tried"] = ALGORITHMS["hdbscan"].grid(8)[0]  # type: ignore[assignment]
+    tried = ALGORITHMS["hdbscan"].grid(8)[0]
+    before = {"scaler": "minmax", "representation": "pca", "algorithm": "hdbscan", "tried": tried}
     for n_rows, last in ((2_000, 2), (4_000, 3)):
         fresh = trials(sample(n_rows), MANY)
         dropped = [t for t in fresh.trials if (t.scaler, t.round) == ("minmax", 1)]
