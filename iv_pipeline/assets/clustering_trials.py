@@ -14,9 +14,10 @@ from iv_pipeline.assets.stage import Check, Result, stage
 from iv_pipeline.assets.views import BLOCK, PICTURES, view_of
 from iv_pipeline.config import SCALERS, PipelineConfig, Settings
 from iv_pipeline.learn.representation import RECIPES
+from iv_pipeline.learn.sample import Sample
 from iv_pipeline.learn.selection import Selection
 from iv_pipeline.learn.statistics import finite_rows
-from iv_pipeline.learn.trials import Sample, run_trials
+from iv_pipeline.learn.trials import run_trials
 from iv_pipeline.report import plots
 from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.layout import file_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iv_pipeline.config import PipelineConfig
-from iv_pipeline.learn.trials import Sample
+from iv_pipeline.learn.sample import Sample
 
 clustering_trials = importlib.import_module(
     "iv_pipeline.assets.clustering_trials"

@@ -9,8 +9,9 @@ from iv_pipeline.errors import InputError
 from iv_pipeline.learn import selection
 from iv_pipeline.learn.clustering import ALGORITHMS
 from iv_pipeline.learn.criteria import fit_predictor
+from iv_pipeline.learn.sample import Sample
 from iv_pipeline.learn.selection import Selection
-from iv_pipeline.learn.trials import Sample, run_trials
+from iv_pipeline.learn.trials import run_trials
 
 pytestmark = pytest.mark.kernels
 
