@@ -190,10 +190,12 @@ def _run_all(
     else:
         runs = execute_side_by_side("full_pipeline", wanted, n_processes)
     some = False
-    for name, outcome in runs:
-        some |= outcome.succeeded
-        yield name, outcome
-    end_stale_runs(instance)  # of a process that was killed
+    try:
+        for name, outcome in runs:
+            some |= outcome.succeeded
+            yield name, outcome
+    finally:
+        end_stale_runs(instance)  # of a process that was killed or interrupted
     if some:  # the others can be compared even if one descriptor failed
         yield "summarise", execute(definitions, instance, "summarise")
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import sqlite3
 import threading
+import uuid
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -80,12 +81,18 @@ def execute(
         If the run was interrupted; its history has ended by then.
     """
     from iv_pipeline.assets.stage import noticed
+    from iv_pipeline.processes import process_tags
 
+    run_id = str(uuid.uuid4())
     result = definitions.resolve_job_def(job).execute_in_process(
         run_config={"loggers": {"console": {}}},
         instance=instance,
         partition_key=partition,
         raise_on_error=False,
+        run_id=run_id,
+        tags=process_tags(
+            run_id
+        ),  # from the start: one that is interrupted before its first step is known too
     )
     if any(_is_interruption(event) for event in result.all_events):
         raise KeyboardInterrupt

@@ -37,18 +37,25 @@ JOB_OF_ASSET = {
 
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 _UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_HELD = [dg.DagsterRunStatus.NOT_STARTED, *_UNDER_WAY]
+"""Statuses of a run that only its process can end: one that is queued waits for Dagster's daemon."""
+
+
+def process_tags(run_id: str) -> dict[str, str]:
+    """Tags that say that this process executes a run."""
+    return {PROCESS_TAG: f"{run_id} {identify(psutil.Process())}"}
 
 
 def mark_process(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Say that this process executes `run`."""
-    tag = f"{run.run_id} {identify(psutil.Process())}"
-    if run.tags.get(PROCESS_TAG) != tag:
-        instance.add_run_tags(run.run_id, {PROCESS_TAG: tag})
+    tags = process_tags(run.run_id)
+    if run.tags.get(PROCESS_TAG) != tags[PROCESS_TAG]:
+        instance.add_run_tags(run.run_id, tags)
 
 
 def end_stale_runs(instance: dg.DagsterInstance) -> None:
     """Mark runs whose process is gone as failed: left alone, they would hold the heavy pool for ever."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNDER_WAY)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_HELD)):
         if is_stale(record):
             instance.report_run_failed(record.dagster_run, "The process that ran it is gone.")
 
@@ -58,8 +65,8 @@ def is_stale(record: dg.RunRecord) -> bool:
     run = record.dagster_run
     of_run, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
     if of_run == run.run_id:
-        return run.status in _UNDER_WAY and not _is_alive(process)
-    return run.status in _UNDER_WAY and time.time() - record.update_timestamp.timestamp() > START_SECONDS
+        return run.status in _HELD and not _is_alive(process)
+    return run.status in _HELD and time.time() - record.update_timestamp.timestamp() > START_SECONDS
 
 
 def jobs_under_way(instance: dg.DagsterInstance, but: str = "", *, waiting: bool = True) -> set[str]:

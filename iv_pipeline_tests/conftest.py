@@ -51,7 +51,7 @@ QUICK: dict[str, Any] = {
     "embedding": {"n_epochs": 1},
     "trials": {"naming_budget": 6, "n_clusters": [6], "scalers": ["standard"], "representations": ["pca"]},
 }
-"""For runs in processes of their own, where nothing is compiled and embeddings take long."""
+"""For runs in processes of their own."""
 REPOSITORY = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 TRAFFIC_CAMERA = REPOSITORY.parent / "shared" / "deliveries" / "traffic-camera" / "Intellivision_case"
@@ -104,12 +104,8 @@ class Pipeline:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For commands that are to work on this pipeline.
-
-        Compiling takes longer than interpreting where there are so few rows and each run is a process.
-        """
+        """For commands that are to work on this pipeline."""
         return os.environ | {
-            "NUMBA_DISABLE_JIT": "1",
             "IV_DATA_ROOT": str(self.root),
             "IV_DELIVERY": str(self.delivery),
             "IV_CONFIG": str(self.config),

@@ -23,12 +23,17 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
         yield instance
 
 
-def started_run(instance: dg.DagsterInstance, process: str, of: str | None = None) -> dg.DagsterRun:
+STARTED = dg.DagsterRunStatus.STARTED
+
+
+def started_run(
+    instance: dg.DagsterInstance, process: str, of: str | None = None, status: dg.DagsterRunStatus = STARTED
+) -> dg.DagsterRun:
     @dg.job
     def nothing() -> None:
         pass
 
-    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
+    run = instance.create_run_for_job(nothing, status=status)
     instance.add_run_tags(run.run_id, {processes.PROCESS_TAG: f"{of or run.run_id} {process}"})
     return run
 
@@ -42,12 +47,13 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunSta
 def test_a_run_whose_process_was_killed_is_marked_as_failed(instance: dg.DagsterInstance) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         identity = processes.identify(psutil.Process(process.pid))
-        run = started_run(instance, identity)
+        statuses = (STARTED, dg.DagsterRunStatus.NOT_STARTED)  # interrupted before its first step
+        runs = [started_run(instance, identity, status=before) for before in statuses]
         processes.end_stale_runs(instance)
-        assert status(instance, run) == dg.DagsterRunStatus.STARTED
+        assert tuple(status(instance, run) for run in runs) == statuses
         process.kill()
     processes.end_stale_runs(instance)
-    assert status(instance, run) == dg.DagsterRunStatus.FAILURE
+    assert {status(instance, run) for run in runs} == {dg.DagsterRunStatus.FAILURE}
 
 
 def test_a_clock_that_is_set_kills_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ chroma and hue, so that a change of exposure alone rarely changes the word.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -72,12 +73,22 @@ class ColorDescription(TypedDict):
 
 def lab(rgb: ArrayLike) -> NDArray[np.float32]:
     """CIELAB of sRGB values of 0 to 255; shape ``(..., 3)`` to ``(..., 3)``."""
-    value = np.asarray(rgb, np.float32) / np.float32(255)
-    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    values = np.asarray(rgb)
+    linear = _linear_of_bytes()[values] if values.dtype == np.uint8 else _linear(values)
     xyz = linear @ _TO_XYZ.T
     f = np.where(xyz > 216 / 24389, np.cbrt(xyz), xyz * (841 / 108) + 4 / 29)
     x, y, z = np.moveaxis(f, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1).astype(np.float32)
+
+
+def _linear(rgb: NDArray[Any]) -> NDArray[np.float32]:
+    value = rgb.astype(np.float32) / np.float32(255)
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+@cache
+def _linear_of_bytes() -> NDArray[np.float32]:
+    return _linear(np.arange(256))
 
 
 def name_color(rgb: Sequence[float]) -> str:
@@ -108,34 +119,51 @@ def _name_lab(colors: NDArray[np.float32]) -> NDArray[np.intp]:
     return named
 
 
+def vehicle_colors(pixels: NDArray[np.uint8]) -> list[VehicleColor]:
+    """Colors in the middle of images, without the ground that their borders show.
+
+    Parameters
+    ----------
+    pixels
+        RGB, shape ``(n_images, side, side, 3)``.
+    """
+    n, n_names = len(pixels), len(COLORS)
+    colors = lab(pixels)
+    weight = _centre_weight() * _foreground(colors)
+    weight /= weight.sum(axis=(1, 2), keepdims=True)
+    name = (_name_lab(colors) + n_names * np.arange(n)[:, None, None]).ravel()
+    share = np.bincount(name, weight.ravel(), n * n_names).reshape(n, n_names)
+    weighted = np.bincount(name, (weight * colors[..., 0]).ravel(), n * n_names).reshape(n, n_names)
+    lightness = weighted / np.maximum(share, 1e-12)
+    brightness = pixels.mean(axis=(1, 2)) @ (0.299, 0.587, 0.114) / 255
+    return [
+        VehicleColor(
+            dict(zip(COLORS, shares, strict=True)), dict(zip(COLORS, lightnesses, strict=True)), bright
+        )
+        for shares, lightnesses, bright in zip(
+            share.tolist(), lightness.tolist(), brightness.tolist(), strict=True
+        )
+    ]
+
+
 def vehicle_color(data: bytes) -> VehicleColor:
-    """Colours in the middle of an image, without the ground that its border shows.
+    """Colors in the middle of one encoded image.
 
     Raises
     ------
     PictureError
         If `data` is no whole image.
     """
-    pixels, _ = decode(data, _GRID)
-    colors = lab(pixels)
-    weight = _centre_weight() * _foreground(colors)
-    weight /= weight.sum()
-    name = _name_lab(colors)
-    share = np.bincount(name.ravel(), weight.ravel(), len(COLORS))
-    weighted = np.bincount(name.ravel(), (weight * colors[..., 0]).ravel(), len(COLORS))
-    lightness = weighted / np.maximum(share, 1e-12)
-    return VehicleColor(
-        shares=dict(zip(COLORS, share.tolist(), strict=True)),
-        lightness=dict(zip(COLORS, lightness.tolist(), strict=True)),
-        brightness=float((pixels.mean(axis=(0, 1)) @ (0.299, 0.587, 0.114)) / 255),
-    )
+    return vehicle_colors(decode(data, _GRID)[0][None])[0]
 
 
-def _color_of(data: bytes) -> VehicleColor | None:
-    try:
-        return vehicle_color(data)
-    except PictureError:  # `image_quality` reports it, with the reason
-        return None
+def _decoded(images: Iterable[bytes]) -> NDArray[np.uint8]:
+    """Those that can be decoded, shape ``(n_decoded, _GRID, _GRID, 3)``."""
+    pixels = []
+    for data in images:
+        with contextlib.suppress(PictureError):  # `image_quality` reports it, with the reason
+            pixels.append(decode(data, _GRID)[0])
+    return np.stack(pixels) if pixels else np.empty((0, _GRID, _GRID, 3), np.uint8)
 
 
 @cache
@@ -146,12 +174,13 @@ def _centre_weight() -> NDArray[np.float64]:
 
 
 def _foreground(colors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How unlike the border a pixel is, 0.1 to 1: a grey vehicle on a grey road still counts a little."""
+    """How unlike its image's border a pixel is, 0.1 to 1: a grey vehicle on a grey road still counts a little."""
     rim = _GRID // 10
-    is_border = np.ones(colors.shape[:2], bool)
+    is_border = np.ones(colors.shape[1:3], bool)
     is_border[rim:-rim, rim:-rim] = False
-    distance = np.linalg.norm(colors - np.median(colors[is_border], axis=0), axis=-1)
-    typical = np.median(distance[is_border])
+    ground = np.median(colors[:, is_border], axis=1)[:, None, None]
+    distance = np.linalg.norm(colors - ground, axis=-1)
+    typical = np.median(distance[:, is_border], axis=1)[:, None, None]
     unlike: NDArray[np.float32] = 1 - np.float32(0.9) * np.exp(-np.square(distance / (5 + 2 * typical)))
     return unlike
 
@@ -171,7 +200,7 @@ def describe_images(images: Iterable[bytes]) -> ColorDescription:
         images, or "unknown" if there is no image; `confidence`, the share of images of the leading colour;
         `shares`, the mean of the images' shares; the mean `brightness`; and `n_images`, how many were decoded.
     """
-    seen = [color for data in images if (color := _color_of(data)) is not None]
+    seen = vehicle_colors(_decoded(images))
     if not seen:
         return {"color": "unknown", "confidence": 0.0, "shares": {}, "brightness": 0.0, "n_images": 0}
     leading = [main_color(color.shares) for color in seen]

@@ -3,8 +3,9 @@
 umap-learn compiles it with fast math: the compiler then reorders and fuses operations as suits the processor, and
 stochastic gradient descent turns a last bit into another layout. Here operations keep their order, are done in
 float64 and stored in float32. Each row draws its negative samples from a generator that its number seeds, and not
-the bits of its coordinates. Importing umap-learn takes 20 s of compilation once, and 4 s of
-every process; this module compiles for 3 s once.
+the bits of its coordinates. Powers are looked up, for the C library's take half of the time and differ in their
+last bits between processors. Importing umap-learn takes 20 s of compilation once, and 4 s of every process; this
+module compiles for 3 s once.
 """
 
 from __future__ import annotations
@@ -21,8 +22,17 @@ if TYPE_CHECKING:
 NEGATIVE_SAMPLES = 5
 """Random rows that a row is pushed away from, for each neighbor that it is drawn to; UMAP's default."""
 LONGEST_STEP = 4.0
-"""Bound on a coordinate's gradient, as in UMAP."""
+"""Bound on the step of a coordinate, before the learning rate, as in UMAP."""
 _BITS = 0xFFFFFFFF
+
+_FRACTION_BITS = 52
+_EXPONENTS = 2048
+_EXPONENT_BIAS = 1023
+"""Of float64 (IEEE 754)."""
+_TABLE_BITS = 10
+"""Leading bits of the fraction that a power is looked up by; between entries it is interpolated."""
+_LARGEST_EXPONENT = 60
+"""Of 2, in the table of powers: what is farther from 1 has no meaning as a squared distance of a layout."""
 
 
 def fit_similarity(min_dist: float) -> tuple[float, float]:
@@ -87,8 +97,20 @@ def optimize_layout(
     interval = 1 / weights[kept].astype(np.float64)
     heads, tails = fuzzy.row[kept].astype(np.int64), fuzzy.col[kept].astype(np.int64)
     result = np.ascontiguousarray(layout, np.float32).copy()
-    _descend(result, heads, tails, interval, _generator_states(len(layout), seed), a, b, n_epochs)
+    states = _generator_states(len(layout), seed)
+    _descend(result, heads, tails, interval, states, a, b, *_power_tables(b), n_epochs)
     return result
+
+
+def _power_tables(exponent: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Powers of the numbers from 1 to 2, and of the powers of 2, that `_power` multiplies.
+
+    Rounded to float32, so that they do not depend on the processor.
+    """
+    fractions = 1 + np.arange(2**_TABLE_BITS + 1) / 2**_TABLE_BITS
+    of_two = (np.arange(_EXPONENTS) - _EXPONENT_BIAS).clip(-_LARGEST_EXPONENT, _LARGEST_EXPONENT)
+    tables = [(base**exponent).astype(np.float32).astype(np.float64) for base in (fractions, np.exp2(of_two))]
+    return tables[0], tables[1]
 
 
 def _generator_states(n_rows: int, seed: int) -> NDArray[np.int64]:
@@ -105,6 +127,8 @@ def _descend(
     states: NDArray[np.int64],
     a: float,
     b: float,
+    fraction_powers: NDArray[np.float64],
+    exponent_powers: NDArray[np.float64],
     n_epochs: int,
 ) -> None:
     """Run all epochs; changes `layout` and `states`. An edge is due every `interval` epochs."""
@@ -113,28 +137,30 @@ def _descend(
     next_positive, next_negative = interval.copy(), negative_interval.copy()
     for epoch in range(n_epochs):
         rate = 1 - epoch / n_epochs
+        longest = rate * LONGEST_STEP
         for edge in range(len(heads)):
             if next_positive[edge] > epoch:
                 continue
             row, other = heads[edge], tails[edge]
             squared = _squared_distance(layout, row, other)
             if squared > 0:
-                power = squared**b
-                pull = -2 * a * b * power / (squared * (a * power + 1))
+                power = _power(squared, fraction_powers, exponent_powers)
+                pull = -rate * 2 * a * b * power / (squared * (a * power + 1))
                 for d in range(n_dimensions):
                     here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
-                    step = rate * _clip(pull * (here - there))
+                    step = _clip(pull * (here - there), longest)
                     layout[row, d], layout[other, d] = here + step, there - step
             next_positive[edge] += interval[edge]
             n_negative = int((epoch - next_negative[edge]) / negative_interval[edge])
             for _ in range(n_negative):
-                other = (_draw(states[row]) & 0x7FFFFFFF) % n_rows
+                other = (_draw(states[row]) * n_rows) >> 32
                 squared = _squared_distance(layout, row, other)
                 if squared > 0:
-                    push = 2 * b / ((0.001 + squared) * (a * squared**b + 1))
+                    power = _power(squared, fraction_powers, exponent_powers)
+                    push = rate * 2 * b / ((0.001 + squared) * (a * power + 1))
                     for d in range(n_dimensions):
                         here, there = np.float64(layout[row, d]), np.float64(layout[other, d])
-                        layout[row, d] = here + rate * _clip(push * (here - there))
+                        layout[row, d] = here + _clip(push * (here - there), longest)
             next_negative[edge] += n_negative * negative_interval[edge]
 
 
@@ -159,5 +185,16 @@ def _squared_distance(layout: NDArray[np.float32], row: int, other: int) -> floa
 
 
 @numba.njit(cache=True)
-def _clip(gradient: float) -> float:
-    return min(max(gradient, -LONGEST_STEP), LONGEST_STEP)
+def _power(base: float, fraction_powers: NDArray[np.float64], exponent_powers: NDArray[np.float64]) -> float:
+    """A positive number to the power of the tables, to 7 digits."""
+    bits = np.float64(base).view(np.int64)
+    fraction = bits & ((1 << _FRACTION_BITS) - 1)
+    entry = fraction >> (_FRACTION_BITS - _TABLE_BITS)
+    rest = (fraction & ((1 << (_FRACTION_BITS - _TABLE_BITS)) - 1)) * 2.0 ** (_TABLE_BITS - _FRACTION_BITS)
+    low, high = fraction_powers[entry], fraction_powers[entry + 1]
+    return float((low + rest * (high - low)) * exponent_powers[bits >> _FRACTION_BITS])
+
+
+@numba.njit(cache=True)
+def _clip(step: float, longest: float) -> float:
+    return min(max(step, -longest), longest)

@@ -4,7 +4,7 @@ Most candidates can be dropped after a look at few rows (successive halving; Jam
 clusters every representation by one algorithm, on `FIRST_ROWS` rows. Round 2 tries all algorithms on the best of
 the representations, on `SECOND_ROWS` rows. Round 3 tries the best of these on the whole sample; a small sample is
 whole in round 2. Where a combination leaves no descriptor over to judge it, descriptors judge what the others make
-without them: one of them in the first two rounds, all of them in round 3.
+without them: all of them in round 3, and in the rounds before one, on clusterings made without it alone.
 """
 
 from __future__ import annotations
@@ -178,6 +178,8 @@ class _Race:
         self.sample, self.budget = sample, budget
         self.chosen, self.before, self.progress = chosen, before, progress
         self.left_out = tuple(sample.judges) if sample.leave_out else ()
+        self.stand_in = self.left_out[0] if len(self.left_out) > 1 else None
+        """Descriptor without which everything is clustered before round 3."""
         self.judges: dict[int, Judge] = {}
         self.candidates: dict[tuple[int, str, str], Candidate] = {}
 
@@ -190,26 +192,26 @@ class _Race:
             for parameters in ALGORITHMS[name].grid(self.budget)
         ]
         if exhaustive:
-            return self._round(3, self.sample, jobs, self.left_out)
+            return self._round(3, self.sample, jobs)
         dropped: list[Trial] = []
         n_kept = _n_going_on(len(keys), 1)
         if n_kept < len(keys):
             name = self.chosen.get("algorithm", names[0])
             first = [job for job in jobs if job[1] == name]
             few = self._few(max(FIRST_ROWS, ROWS_OF_A_CLUSTER * self.budget))
-            trials = self._round(1, few, first, self.left_out[:1])
+            trials = self._round(1, few, first)
             going_on = self._best_keys(trials, n_kept)
             dropped = [t for t in trials if (t.scaler, t.representation) not in going_on]
             jobs = [job for job in jobs if job[0] in going_on]
         n_second = max(SECOND_ROWS, 2 * ROWS_OF_A_CLUSTER * self.budget)
         second = self.sample if self.sample.n_rows < 2 * n_second else self._few(n_second)
-        trials = self._round(2, second, jobs, self.left_out[:1])
+        trials = self._round(2, second, jobs)
         if second is self.sample and len(self.left_out) < 2:
             return dropped + trials
         finalists = self._best(trials)
         dropped += [trial for trial in trials if not any(trial is t for t in finalists)]
         last: list[Job] = [((t.scaler, t.representation), t.algorithm, t.tried) for t in finalists]
-        return dropped + self._round(3, self.sample, last, self.left_out)
+        return dropped + self._round(3, self.sample, last)
 
     def with_fewer(self, selection: Selection, counts: Sequence[int]) -> Selection:
         """The selection, and what won tried with fewer clusters, unless it chooses their number itself."""
@@ -235,25 +237,31 @@ class _Race:
             if trial.measured["stability"] is UNDEFINED and at_budget:
                 trial.measured["stability"] = _stability(candidate, trial.algorithm, trial.tried)
             labels, seed = trial.clustering.labels, self.sample.embedder.seed
-            trial.internal = internal_scores(candidate.space().X, labels, seed)
+            X = candidate.space(self._without(trial.round)).X
+            trial.internal = internal_scores(X, labels, seed)
 
         list(map_ordered(measure, len(trials)))
 
-    def _round(
-        self, number: int, sample: Sample, jobs: Sequence[Job], left_out: Sequence[str]
-    ) -> list[Trial]:
+    def _without(self, number: int) -> str | None:
+        """The descriptor without which a round clusters; None if all take part."""
+        return self.stand_in if number < 3 else None
+
+    def _round(self, number: int, sample: Sample, jobs: Sequence[Job]) -> list[Trial]:
         """Trials of one round, in the order of the jobs, made side by side."""
+        without = self._without(number)
+        left_out = (without,) if without is not None else self.left_out
         judge = self.judges[number] = Judge(sample, min(self.budget, sample.n_distinct))
         for key in dict.fromkeys(job[0] for job in jobs):
             self.candidates[number, *key] = self._known(sample, key) or Candidate(sample, *key)
         used = [self.candidates[number, *key] for key in dict.fromkeys(job[0] for job in jobs)]
-        spaces = [(candidate, name) for candidate in used for name in (None, *left_out)]
+        spaces = [(candidate, name) for candidate in used for name in dict.fromkeys((without, *left_out))]
         # made before they are asked for, on all cores: an embedding takes one
         list(map_ordered(lambda i: spaces[i][0].space(spaces[i][1]), len(spaces)))
 
         def attempt(i: int) -> Trial:
             key, name, parameters = jobs[i]
-            return _try(self.candidates[number, *key], name, parameters, judge, left_out, number)
+            candidate = self.candidates[number, *key]
+            return _try(candidate, name, parameters, judge, left_out, number, without=without)
 
         trials = list(map_ordered(attempt, len(jobs)))
         by = f", by {len(left_out)} judges" if number == 3 and left_out else ""
@@ -318,21 +326,23 @@ def _try(
     left_out: Sequence[str],
     number: int,
     *,
+    without: str | None = None,
     in_full: bool = False,
 ) -> Trial:
     """One trial of a round; what takes further fits is scored at the budget alone, unless `in_full`."""
     began = time.perf_counter()
     algorithm = ALGORITHMS[name]
-    clustering = fit_clusters(algorithm, candidate.space(), parameters)
+    clustering = fit_clusters(algorithm, candidate.space(without), parameters)
     seconds = time.perf_counter() - began
     at_budget = in_full or judge.is_at_budget(clustering)
     if not candidate.sample.leave_out:
         predicted_by = {who: judge.predict(who, clustering.labels) for who in candidate.sample.judges}
     elif at_budget:  # it takes a fit for each descriptor left out
-        predicted_by = {
-            who: judge.predict(who, fit_clusters(algorithm, candidate.space(who), parameters).labels)
+        made = {
+            who: clustering if who == without else fit_clusters(algorithm, candidate.space(who), parameters)
             for who in left_out
         }
+        predicted_by = {who: judge.predict(who, found.labels) for who, found in made.items()}
     else:
         predicted_by = {}
     measured = judge.score(clustering, predicted_by)

@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from iv_pipeline.engine import map_ordered
 from iv_pipeline.report.answers import describe_answers
 from iv_pipeline.report.delivery import describe_delivery
 from iv_pipeline.report.later import Later, describe_later
@@ -156,27 +157,28 @@ def render_report(data: ReportData) -> str:
 
 def _sections(data: ReportData) -> list[DescriptorSection]:
     n_sheets = sum(min(len(profiles), MAX_CARDS) for profiles in data.profiles.values())
-    return [
-        describe_descriptor(
-            f"descriptor-{i}",
+    names = data.descriptors
+
+    def describe(i: int) -> DescriptorSection:
+        name = names[i]
+        final, projection, profiles = (
+            part.get(name) for part in (data.final, data.projection, data.profiles)
+        )
+        given = data.names.get(name, {})
+        return describe_descriptor(
+            f"descriptor-{i + 1}",
             name,
             data.trials.get(name),
-            data.profiles.get(name),
-            data.final.get(name),
-            data.projection.get(name),
+            profiles,
+            final,
+            projection,
             data.variance.get(name),
-            data.names.get(name, {}),
-            points_of(
-                data.final.get(name),
-                data.projection.get(name),
-                data.profiles.get(name),
-                data.names.get(name, {}),
-                data.images["image_path"],
-            ),
+            given,
+            points_of(final, projection, profiles, given, data.images["image_path"]),
             SHEETS_BYTES // max(n_sheets, 1),
         )
-        for i, name in enumerate(data.descriptors, start=1)
-    ]
+
+    return list(map_ordered(describe, len(names)))  # while one encodes pictures, another plots
 
 
 def _text_of(file: str) -> str:

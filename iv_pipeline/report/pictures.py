@@ -47,10 +47,10 @@ def fit_bytes(picture: bytes, max_bytes: int) -> bytes:
     if len(picture) <= max_bytes:
         return picture
     image = Image.open(io.BytesIO(picture)).convert("RGB")
-    for quality in QUALITIES:
-        encoded = _webp(image, quality)
-        if len(encoded) <= max_bytes:
-            return encoded
+    encoded = _webp(image, QUALITIES[-1])
+    if len(encoded) <= max_bytes:
+        better = (_webp(image, quality) for quality in QUALITIES[:-1])
+        return next((found for found in better if len(found) <= max_bytes), encoded)
     while len(encoded) > max_bytes and max(image.size) > 16:
         # bytes grow with the pixels, a little less than in proportion
         side = min(0.95, 0.98 * (max_bytes / len(encoded)) ** 0.6)

@@ -195,7 +195,7 @@ def without_a_home(made: Made) -> Outcome:
         for path in (package, made.pipeline.delivery, *_site_packages())
     )
     env = made.pipeline.environment | {"HOME": "/proc/nohome"}
-    for name in ("NUMBA_DISABLE_JIT", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
+    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "MPLCONFIGDIR"):
         env.pop(name, None)
     return _in_namespace(made, readonly, env)
 

@@ -49,7 +49,7 @@ def test_compiled_and_interpreted_layouts_are_the_same_bit_for_bit(monkeypatch: 
     X = blobs(60)
     fuzzy, start = fuzzy_graph(neighbor_graph(X, 5), 6), start_from(X, 3)
     compiled = layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12)
-    for name in ("_squared_distance", "_clip", "_draw", "_descend"):
+    for name in ("_squared_distance", "_clip", "_draw", "_power", "_descend"):
         monkeypatch.setattr(layout, name, getattr(layout, name).py_func)
     np.testing.assert_array_equal(layout.optimize_layout(start, fuzzy, a=A, b=B, n_epochs=12), compiled)
 
@@ -97,3 +97,11 @@ def test_random_numbers_are_those_of_umaps_generator() -> None:
     for _ in range(100):
         assert layout._draw(ours) & 0x7FFFFFFF == tau_rand_int(theirs) & 0x7FFFFFFF
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("exponent", [B, 0.79, 1.9])
+def test_powers_that_are_looked_up_have_seven_digits(exponent: float) -> None:
+    base = np.exp(np.random.default_rng(0).uniform(-40, 40, 5_000))
+    tables = layout._power_tables(exponent)
+    looked_up = [layout._power(x, *tables) for x in base]
+    np.testing.assert_allclose(looked_up, base**exponent, rtol=3e-7)
