@@ -168,17 +168,16 @@ def _measure_pixels(pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
     """All measures but the size, of images of shape ``(n, GRID, GRID, 3)``; float32, the hash uint64."""
     image = (1, 2)
     luma = pixels @ _LUMA
-    laplacian = ndimage.convolve(luma, np.array([[[0, 1, 0], [1, -4, 1], [0, 1, 0]]], np.float32))
     variance = luma.var(axis=image)
     half = _shrink(pixels, 2) / np.float32(255)
-    red, green, blue = half.mean(axis=image, dtype=np.float64).T
+    red, green, blue = (half[..., i].mean(axis=image, dtype=np.float64) for i in range(3))
     floats = {
         "brightness": luma.mean(axis=image),
         "contrast": np.sqrt(variance),
         "overexposed_share": (luma >= 0.97).mean(axis=image),
         "underexposed_share": (luma <= 0.06).mean(axis=image),
         "glare_share": _glare_share(pixels, luma),
-        "sharpness": np.log10((laplacian.var(axis=image) + 1e-6) / (variance + 1e-4)),
+        "sharpness": np.log10((_laplacian(luma).var(axis=image) + 1e-6) / (variance + 1e-4)),
         "edge_share": _edge_share(half),
         "centre_difference": _centre_difference(half),
         "entropy": _entropy(luma),
@@ -187,6 +186,16 @@ def _measure_pixels(pixels: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         "blue": blue,
     }
     return {**{name: x.astype(np.float32) for name, x in floats.items()}, "phash": _phash(luma)}
+
+
+def _laplacian(luma: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Neighbors above, below, left and right of each pixel, less four times itself; borders are mirrored."""
+    framed = np.pad(luma, ((0, 0), (1, 1), (1, 1)), mode="symmetric")
+    around = framed[:, 2:, 1:-1] + framed[:, :-2, 1:-1]
+    around += framed[:, 1:-1, 2:]
+    around += framed[:, 1:-1, :-2]
+    around -= 4 * luma
+    return around
 
 
 def _glare_share(pixels: NDArray[np.uint8], luma: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -217,14 +226,15 @@ def _gradient(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Length of the gradient per pixel of ``(n, height, width, channels)``, after Gaussian smoothing."""
     smooth = ndimage.gaussian_filter(values, (0, sigma, sigma, 0))
     down, right = np.gradient(smooth, axis=(1, 2))
-    length: NDArray[np.float32] = np.hypot(down, right)
+    length: NDArray[np.float32] = np.sqrt(down * down + right * right)
     return length
 
 
 def _edge_share(half: NDArray[np.float32]) -> NDArray[np.float64]:
     # in colour, for a red vehicle may be exactly as light as the road
     rim = GRID // 16
-    middle = _gradient(half, 0.75).max(axis=-1)[:, rim:-rim, rim:-rim]
+    steepness = _gradient(half, 0.75)[:, rim:-rim, rim:-rim]
+    middle = np.maximum(np.maximum(steepness[..., 0], steepness[..., 1]), steepness[..., 2])
     share: NDArray[np.float64] = (middle > 0.06).mean(axis=(1, 2))
     return share
 
