@@ -17,6 +17,7 @@ import uuid
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -35,6 +36,8 @@ END_SECONDS = 10
 BYTES_OF_A_PROCESS = 1_000_000_000
 BYTES_OF_A_ROW = 12_000
 """Anonymous memory of the largest stage, pictures included: at most 5 GB were measured at 416,314 images."""
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Of control groups, version 2 and 1; they hold a number of bytes, or "max"."""
 _LITTLE = 1 << 20
 """Free bytes below which a history that cannot be written has met a full disk, whatever SQLite calls it."""
 _HISTORY = "look at its disk and permissions, or name another folder in DAGSTER_HOME"
@@ -118,8 +121,15 @@ def choose_processes(n_rows: int, n_runs: int) -> int:
     """
     from iv_pipeline.engine import n_workers
 
-    fitting = psutil.virtual_memory().available // (BYTES_OF_A_PROCESS + n_rows * BYTES_OF_A_ROW)
+    fitting = _available_bytes() // (BYTES_OF_A_PROCESS + n_rows * BYTES_OF_A_ROW)
     return max(1, min(n_runs, n_workers(), fitting))
+
+
+def _available_bytes() -> int:
+    """Memory that is free, and no more than the container that this runs in may have."""
+    free = int(psutil.virtual_memory().available)
+    limits = [path.read_text().strip() for path in _CONTAINER_LIMITS if path.exists()]
+    return min([free, *(int(limit) for limit in limits if limit.isdecimal())])
 
 
 def execute_side_by_side(

@@ -298,8 +298,8 @@ def test_the_benchmark_measures_stages_and_the_usual_way_and_cleans_up(
 
 
 @pytest.fixture
-def quick_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One descriptor, little to try; nothing is compiled for so few rows."""
+def quick_config(tmp_path: Path) -> Path:
+    """One descriptor, little to try."""
     settings = {
         "descriptors": {"vdc_color": "descriptors/vdc_color.pickle"},
         "trials": {
@@ -312,7 +312,6 @@ def quick_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "projection": {"n_epochs": 1},
         "inbox": {"look_seconds": 1},
     }
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     config = tmp_path / "pipeline.yaml"
     config.write_text(json.dumps(settings))
     return config

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import dagster as dg
 import psutil
@@ -26,6 +27,15 @@ def test_as_many_runs_as_cores_and_memory_allow(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
     monkeypatch.setenv("IV_THREADS", "8")
     assert execution.choose_processes(n_rows, n_runs) == expected
+
+
+def test_a_container_s_limit_counts_as_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(execution, "_CONTAINER_LIMITS", (tmp_path / "absent", limit))
+    limit.write_text("1000000\n")
+    assert execution._available_bytes() == 1_000_000
+    limit.write_text("max\n")
+    assert execution._available_bytes() > 1_000_000
 
 
 def test_descriptors_run_side_by_side_give_the_files_of_one_after_another(

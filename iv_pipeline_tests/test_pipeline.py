@@ -775,6 +775,18 @@ def test_a_summary_before_any_descriptor_says_what_to_materialise(
         assert "\n" not in sentence, step
 
 
+def test_trials_of_an_earlier_version_are_named_with_what_to_do(again: Callable[..., Pipeline]) -> None:
+    pipeline = again()
+    path = pipeline.path("clustering_trials", "vdc_type")
+    trials = pd.read_parquet(path).drop(columns="round")
+    path.unlink()  # other data roots share its content
+    trials.to_parquet(path)
+    result = pipeline.run("summarise")
+    assert not result.success
+    assert "vdc_type" in reasons(result)["ranking"]
+    assert "earlier version, without the column 'round'; materialize" in reasons(result)["ranking"]
+
+
 # ── a real delivery ──────────────────────────────────────────────────────────────────────────────────────────
 
 

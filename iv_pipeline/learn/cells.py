@@ -19,9 +19,6 @@ from iv_pipeline.engine import blas_threads, map_ordered, n_workers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Hits = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-    """Queries, positions of points, and their squared distances less the square of the query."""
-
 CELL_ROWS = 200
 """Rows of a cell on average: few enough that cells are small, enough for fast products."""
 GROUP_ROWS = 8_000
@@ -43,6 +40,8 @@ SETTLING_CELLS = 1_000
 PRODUCT_ENTRIES = 2**23
 """Distances that are looked at at once: a cell of equal points can be any size."""
 DIFFERENCE_BYTES = 2**24
+CANCELED_SHARE = 0.01
+"""Share of a query's square below which a squared distance is made of the difference: too many digits canceled."""
 
 
 @dataclass(frozen=True)
@@ -172,68 +171,60 @@ class Cells:
         group = np.searchsorted(self.group_starts, home[0], side="right") - 1
         near = self._enough(_by_distance(self.groups[group], self.centroids), k, reach.horizon)
         near = np.concatenate([near, np.setdiff1d(home, near)])  # each query's own cell in any case
-        best = np.empty((len(queries), k), np.int64)
-        bound = np.empty((len(queries), k), np.float32)
+        best = np.zeros((len(queries), k), np.int64)
+        bound = np.full((len(queries), k), np.inf, np.float32)
         nearer, probed = _nearest_few(queries, self.centroids[near], reach.n_probes)
         for own in np.unique(home):
-            part = slice(*np.searchsorted(home, [own, own + 1]))
+            part = np.arange(*np.searchsorted(home, [own, own + 1]))
             order = _by_distance(self.centroids[own], self.centroids[near])
             first = order[: len(self._enough(near[order], max(k, FIRST_POINTS), 1))]
-            best[part], bound[part] = self._all_of(doubled[part], near[first], k)
-            nearer[part, first] = probed[part, first] = False
+            for cell in near[first]:
+                self._look_into(cell, doubled, part, bound, best)
+            nearer[np.ix_(part, first)] = probed[np.ix_(part, first)] = False
         for probes in (nearer, probed):  # what the nearer ones bring spares most of what the others hold
-            hits = self._below(doubled, bound.max(axis=1), near, probes, k)
-            best, bound = _best_of(best, bound, hits)
-        return sorted_by_difference(queries, self.points[:, :-1], best)
+            for cell, those in zip(near, np.ascontiguousarray(probes.T), strict=True):
+                self._look_into(cell, doubled, np.flatnonzero(those), bound, best)
+        return self._sorted(queries, best, bound)
+
+    def _look_into(
+        self,
+        cell: np.int64,
+        doubled: NDArray[np.float32],
+        queries: NDArray[np.int64],
+        bound: NDArray[np.float32],
+        best: NDArray[np.int64],
+    ) -> None:
+        """Put the points of a cell into the heaps `bound` and `best` of the queries that look into it."""
+        from iv_pipeline.learn.heaps import push_nearer
+
+        start, end = self.starts[cell : cell + 2]
+        if len(queries) and start < end:
+            for part in _chunks(queries, end - start):
+                push_nearer(doubled[part] @ self.points[start:end].T, part, start, bound, best)
+
+    def _sorted(
+        self, queries: NDArray[np.float32], best: NDArray[np.int64], bound: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Positions of the best of each query, nearest first, and how far they are.
+
+        Where most of a squared distance from norms and products has canceled, it is that of the difference.
+        """
+        norm = np.square(queries).sum(axis=1, keepdims=True)
+        squared = np.maximum(bound + norm, 0)
+        row, column = np.nonzero(squared < CANCELED_SHARE * norm)
+        for begin in range(
+            0, len(row), step := max(1, DIFFERENCE_BYTES // queries.itemsize // queries.shape[1])
+        ):
+            part = row[begin : begin + step], column[begin : begin + step]
+            difference = self.points[best[part], :-1] - queries[part[0]]
+            squared[part] = np.einsum("nd,nd->n", difference, difference)
+        order = np.argsort(squared, axis=1, kind="stable")
+        return np.take_along_axis(best, order, axis=1), np.sqrt(np.take_along_axis(squared, order, axis=1))
 
     def _enough(self, cells: NDArray[np.int64], n_points: int, n_cells: int) -> NDArray[np.int64]:
         """The first of `cells`: at least `n_cells` of them, and so many that they hold `n_points` points."""
         sizes = np.cumsum(self.starts[cells + 1] - self.starts[cells])
         return cells[: max(n_cells, int(np.searchsorted(sizes, n_points)) + 1)]
-
-    def _all_of(
-        self, doubled: NDArray[np.float32], cells: NDArray[np.int64], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Positions and distances of the `k` best of all points of some cells."""
-        spans = [(self.starts[c], self.starts[c + 1]) for c in cells]
-        positions = np.concatenate([np.arange(*span) for span in spans])
-        points = np.concatenate([self.points[slice(*span)] for span in spans])
-        best, bound = [], []
-        for queries in _chunks(doubled, len(points)):
-            squared = queries @ points.T
-            nearest = np.argpartition(squared, k - 1, axis=1)[:, :k]
-            best.append(positions[nearest])
-            bound.append(np.take_along_axis(squared, nearest, axis=1))
-        return np.concatenate(best), np.concatenate(bound)
-
-    def _below(
-        self,
-        doubled: NDArray[np.float32],
-        limit: NDArray[np.float32],
-        cells: NDArray[np.int64],
-        probes: NDArray[np.bool_],
-        k: int,
-    ) -> list[Hits]:
-        """Points nearer to a query than its limit, of the cells that it probes, ``(n_queries, n_cells)``.
-
-        At most `k` of a cell for each query: a cell of equal points may be any size.
-        """
-        hits = []
-        for cell, those in zip(cells, map(np.flatnonzero, np.ascontiguousarray(probes.T)), strict=True):
-            start, end = self.starts[cell : cell + 2]
-            if not len(those) or start == end:
-                continue
-            for part in _chunks(those, end - start):
-                squared = doubled[part] @ self.points[start:end].T
-                found = np.flatnonzero(squared < limit[part, None])
-                if len(found) > k * len(part):
-                    few = np.argpartition(squared, k - 1, axis=1)[:, :k] + np.arange(len(part))[:, None] * (
-                        end - start
-                    )
-                    found = np.intersect1d(found, few)
-                row, column = np.divmod(found, end - start)
-                hits.append((part[row], start + column, squared.ravel()[found]))
-        return hits
 
 
 def fit_cells(X: NDArray[np.float32], seed: int = 0) -> Cells:
@@ -391,27 +382,6 @@ def _ranks(
 def _quantile(ranks: NDArray[np.int64], share: float) -> int:
     """So many cells that a share of the ranks lies among them."""
     return int(np.sort(ranks, axis=None)[int(np.ceil(share * ranks.size)) - 1]) + 1
-
-
-def _best_of(
-    best: NDArray[np.int64], bound: NDArray[np.float32], hits: list[Hits]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The best positions of each query and their distances, of those that it has and those that were hit."""
-    if not hits:
-        return best, bound
-    queries, positions, squared = (np.concatenate(parts) for parts in zip(*hits, strict=True))
-    order = np.argsort(queries, kind="stable")
-    queries = queries[order]
-    counts = np.bincount(queries, minlength=len(best))
-    column = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
-    k = best.shape[1]
-    width = k + int(counts.max(initial=0))
-    candidates = np.zeros((len(best), width), np.int64)
-    values = np.full((len(best), width), np.inf, np.float32)
-    candidates[:, :k], values[:, :k] = best, bound
-    candidates[queries, k + column], values[queries, k + column] = positions[order], squared[order]
-    kept = np.argpartition(values, k - 1, axis=1)[:, :k]
-    return np.take_along_axis(candidates, kept, axis=1), np.take_along_axis(values, kept, axis=1)
 
 
 def sorted_by_difference(

@@ -273,6 +273,9 @@ TEXT: frozenset[str] = frozenset(
 )
 """Columns of text in the CSVs that are handed on: read back, they are what was written, and never a number."""
 
+NEWEST_COLUMNS: dict[str, str] = {"clustering_trials": "round"}
+"""Column that a table lacks if an earlier version of this package made it, where others cannot do without."""
+
 STARTING: dict[str, str] = {
     "label_": "true label of another kind",
     "anomaly/": "how far the vector of that descriptor is from all others; 1 is the threshold",

@@ -13,7 +13,7 @@ from upath import UPath
 from iv_pipeline.errors import InputError, MissingStageError, reason_of
 from iv_pipeline.metering import Meter
 from iv_pipeline.storage.batches import LabelledBatch
-from iv_pipeline.storage.columns import describe_column
+from iv_pipeline.storage.columns import NEWEST_COLUMNS, describe_column
 from iv_pipeline.storage.formats import format_of
 from iv_pipeline.storage.layout import FILES, file_of
 from iv_pipeline.storage.tables import VectorTable
@@ -107,11 +107,21 @@ class StageIOManager(dg.UPathIOManager):
         ------
         MissingStageError
             If the stage has not been made.
+        InputError
+            If an earlier version of this package made it.
         """
+        name = context.asset_key.to_user_string()
         if not path.exists():
-            name = context.asset_key.to_user_string()
             raise MissingStageError("is not there", where=path, fix=f"materialize '{name}' first")
-        return format_of(path).read(path)
+        value = format_of(path).read(path)
+        newest = NEWEST_COLUMNS.get(name)
+        if newest is not None and newest not in value.columns:
+            raise InputError(
+                f"is of an earlier version, without the column '{newest}'",
+                where=path,
+                fix=f"materialize '{name}' again",
+            )
+        return value
 
     def get_metadata(self, context: dg.OutputContext, obj: Written) -> dict[str, Any]:
         """Rows, dimensions, bytes, seconds and peak memory, and what the asset has to say."""
