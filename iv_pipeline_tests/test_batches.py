@@ -767,6 +767,18 @@ def test_names_that_people_give_later_are_in_the_labels_of_batches(again: Again)
     assert set(labels[labels["cluster"] == 0]["name"]) == {"night buses"}
 
 
+def test_a_model_of_other_clusters_than_the_last_is_not_accepted(again: Again) -> None:
+    pipeline = again()
+    pipeline.path("accepted_models").unlink()  # nothing is in force yet
+    path = pipeline.path("model", "vdc_color")
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts["fitted_on"]["clusters_sha256"] = "of clusters made before"
+    path.unlink()  # other data roots share its content
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    assert pipeline.materialise("accepted_models").success
+    assert set(pipeline.read("accepted_models")["models"]) == {"vdc_type"}
+
+
 def test_a_model_that_does_not_label_its_own_fit_is_not_accepted(
     again: Again, monkeypatch: pytest.MonkeyPatch
 ) -> None:

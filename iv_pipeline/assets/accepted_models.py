@@ -4,13 +4,13 @@ import dagster as dg
 import pandas as pd
 
 from iv_pipeline.assets.delivery import joined_batches, open_delivery
-from iv_pipeline.assets.model import labels_its_own_fit
+from iv_pipeline.assets.model import labels_its_own_fit, sha256_of_clusters
 from iv_pipeline.assets.stage import Result, stage
 from iv_pipeline.config import Settings
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.layout import file_of
-from iv_pipeline.storage.models import read_facts, read_model, version_of
+from iv_pipeline.storage.models import read_facts, version_of
 from iv_pipeline.storage.tables import IMAGE_PATH, read_table
 from iv_pipeline.storage.versions import ModelSet, accept, accepted, clean, next_version, settle
 
@@ -62,12 +62,17 @@ def _fitted_models(
     models = {} if before is None else dict(before.models)
     for name in settings.config.partitions:
         path = root / file_of("model", name)
-        if not path.exists() or models.get(name) == version_of(read_facts(path)["fingerprint"]):
+        if not path.exists():
             continue
-        init, clusters = (read_table(root / file_of(stage, name)) for stage in ("init", "clusters"))
-        stored = read_model(path)
-        if labels_its_own_fit(stored, init, clusters).passed:
-            models[name] = version_of(stored.fingerprint)
-        else:
+        facts = read_facts(path)
+        made = version_of(facts["fingerprint"])
+        if models.get(name) == made:
+            continue
+        clusters = read_table(root / file_of("clusters", name))
+        if facts["fitted_on"].get("clusters_sha256") != sha256_of_clusters(clusters):
+            context.log.warning("the model of %s is not of its last clusters and is not accepted", name)
+        elif not labels_its_own_fit(facts):
             context.log.warning("the model of %s does not label its own fit and is not accepted", name)
+        else:
+            models[name] = made
     return models

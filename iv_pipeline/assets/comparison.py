@@ -19,7 +19,7 @@ from iv_pipeline.learn.comparison import (
 from iv_pipeline.report import plots
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
-MAX_ROWS = 100_000
+MAX_ROWS = 20_000
 """Agreement is measured on at most so many rows: its standard error is far below what is shown."""
 
 

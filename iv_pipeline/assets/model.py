@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -25,8 +26,7 @@ from iv_pipeline.learn.novelty import N_SAMPLED, Novelty, fit_novelty, scored_ro
 from iv_pipeline.learn.representation import pack_fit
 from iv_pipeline.learn.statistics import finite_rows
 from iv_pipeline.storage.answers import given_names
-from iv_pipeline.storage.layout import file_of
-from iv_pipeline.storage.models import StoredModel, read_model
+from iv_pipeline.storage.models import StoredModel
 from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 
 CHECKED_ROWS = 2_000
@@ -75,7 +75,7 @@ def model(
         **_rows(representation, clusters, rules),
     }
     names = cluster_names(given_names(settings.data_root, partition), cluster_profiles)
-    facts = {
+    facts: dict[str, Any] = {
         "version": version("iv_pipeline"),
         "descriptor": partition,
         "blocks": list(config.blocks(partition)),
@@ -90,10 +90,14 @@ def model(
         "outlier_above": novelty.outlier_above,
         "unknown_above": novelty.unknown_above,
         "seed": config.seed,
-        "fitted_on": {"rows": init.n_rows, "sha256": _sha256_of_data(init, statistics)},
+        "fitted_on": {
+            "rows": init.n_rows,
+            "sha256": _sha256_of_data(init, statistics),
+            "clusters_sha256": sha256_of_clusters(clusters),
+        },
     }
+    facts["agreement"] = _agreement(StoredModel(facts, arrays, ""), init, clusters)
     stored = StoredModel(facts, arrays, _fingerprint(facts, arrays))
-    path = settings.data_root / file_of("model", partition)
     return Result(
         stored,
         lambda: {
@@ -102,7 +106,9 @@ def model(
             "arrays_bytes": sum(array.nbytes for array in arrays.values()),
             "facts": dg.MetadataValue.json(facts),
         },
-        lambda: [labels_its_own_fit(read_model(path), init, clusters)],
+        lambda: [
+            Check("labels_its_own_fit", labels_its_own_fit(facts), {"agreement": facts["agreement"]}),
+        ],
     )
 
 
@@ -178,9 +184,20 @@ def _fingerprint(facts: Mapping[str, object], arrays: Mapping[str, np.ndarray]) 
     return digest.hexdigest()
 
 
-def labels_its_own_fit(stored: StoredModel, init: VectorTable, clusters: VectorTable) -> Check:
-    """Whether a sample of the images of the fit gets the clusters of the fit."""
+def _agreement(stored: StoredModel, init: VectorTable, clusters: VectorTable) -> float:
+    """Share of a sample of the images of the fit to which the model gives their cluster."""
     rows = np.sort(np.random.default_rng(0).permutation(clusters.n_rows)[:CHECKED_ROWS])
     found, _ = unpack_labeller(stored).predict(init.vectors("descriptor").take(rows))
-    agreement = float(np.mean(found == clusters.column("cluster").to_numpy()[rows]))
-    return Check("labels_its_own_fit", agreement >= LEAST_AGREEMENT, {"agreement": agreement})
+    return float(np.mean(found == clusters.column("cluster").to_numpy()[rows]))
+
+
+def labels_its_own_fit(facts: Mapping[str, Any]) -> bool:
+    """Whether the images of its fit got the clusters of the fit when a model was made."""
+    return bool(facts.get("agreement", 0) >= LEAST_AGREEMENT)
+
+
+def sha256_of_clusters(clusters: VectorTable) -> str:
+    """Of the paths of all images and their clusters: which clusters a model is of."""
+    digest = hashlib.sha256("\n".join(clusters.column(IMAGE_PATH).to_pylist()).encode("utf-8"))
+    digest.update(clusters.column("cluster").to_numpy().astype(np.int32).tobytes())
+    return digest.hexdigest()
