@@ -1,7 +1,7 @@
 """The usual way, as a process of its own: unpickle, scale, reduce by scikit-learn's PCA, cluster by KMeans.
 
-It holds everything in memory, and the solver is the one that scikit-learn picks. A line of JSON is appended to a
-file after each step, so that whoever ends the process knows how far it came.
+It holds everything in memory, and the solver is the one that scikit-learn picks, or one that is named. A line of
+JSON is appended to a file after each step, so that whoever ends the process knows how far it came.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.usual", description=__doc__)
     parser.add_argument("pickles", type=Path, nargs="+", help="descriptors, put side by side")
     parser.add_argument("--scalers", nargs="+", default=["standard"])
+    parser.add_argument("--solver", default="auto", help="of PCA, as scikit-learn names them")
     parser.add_argument("--steps", type=Path, required=True, help="where the lines go")
     given = parser.parse_args(arguments)
     began = time.perf_counter()
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.scalers:
         scaled = scalers[name]().fit_transform(X)
         done("scale", scaler=name)
-        pca = PCA(VARIANCE, random_state=0)
+        pca = PCA(VARIANCE, svd_solver=given.solver, random_state=0)
         reduced = pca.fit_transform(scaled)
         done("pca", scaler=name, n_components=int(pca.n_components_))
         KMeans(N_CLUSTERS, random_state=0).fit(reduced)

@@ -22,7 +22,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.neighbors import NearestNeighbors
 from upath import UPath
 
-from benchmarks import answers, engines, inbox, processors, report, run, selection, stream
+from benchmarks import answers, engines, inbox, notebook, processors, report, run, selection, stream
 from benchmarks.delivery import MOST_PHOTOS, NETWORKS, TYPES, delivery_bytes, make_plan, write_delivery
 from benchmarks.labelling import new_rows
 from benchmarks.site import last_error
@@ -366,6 +366,20 @@ def test_an_update_after_answers_is_timed(
     assert re.findall(r"(\d+) answers: [\d.]+ s", capsys.readouterr().out) == ["0", "25"]
     learned = pd.read_csv(tmp_path / "site" / "data" / "Final" / "attributes.csv")
     assert learned["type_confidence"].gt(0).all()
+
+
+def test_a_whole_notebook_is_timed_part_by_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebook, "COUNTS", range(2, 4))
+    (tmp_path / "descriptors").mkdir()
+    X = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    (tmp_path / "descriptors" / "net.pickle").write_bytes(pickle.dumps(X))
+    assert notebook.main([str(tmp_path), "--rows", "150"]) == 0
+    told = capsys.readouterr().out
+    for part in ("load", "scale, PCA", "k-means of 2 to 20 clusters, indices", "HDBSCAN", "t-SNE"):
+        assert re.search(rf"^\| {part} +\| +[\d.]+ +\|$", told, re.MULTILINE), part
+    assert re.search(r"^150 rows: \d+ s, [\d.]+ GB at most$", told, re.MULTILINE)
 
 
 def test_new_images_are_the_next_vehicles_of_a_longer_delivery(folder: Path) -> None:
