@@ -1,14 +1,14 @@
 """A delivery of any size: the layout, dimensions and spectra of a real one, streamed to disk.
 
-Each image has a vehicle, and a vehicle a type and a colour; a photo has a view and its own conditions. All of
+Each image has a vehicle, and a vehicle a type and a color; a photo has a view and its own conditions. All of
 these are points of a latent space that every descriptor weighs differently, and that a random layer with a
 rectifier turns into features. So features are skewed and partly zero, descriptors agree where the images do,
-and the components that keep 90 % of the standardised variance are about as many as published for the real
+and the components that keep 90 % of the standardized variance are about as many as published for the real
 descriptors: 20 (vdc_type), 69 (vdc_color), 153 (osnet), over 1,000 (efficientnet-b7).
 
 What sets one vehicle of a type apart, and one photo of a vehicle, has few degrees of freedom, as in real
 images: both lie on curved surfaces of `FREEDOM` dimensions, which bend through all of the latent space. So the
-dimension of a neighbourhood, which decides what finding neighbours costs, is 10 to 19 on 4,800 images, where the
+dimension of a neighborhood, which decides what finding neighbors costs, is 10 to 19 on 4,800 images, where the
 descriptors of a real delivery of that size have 7 to 12.
 """
 
@@ -54,7 +54,7 @@ COLOR_SHARES = (0.3, 0.2, 0.14, 0.11, 0.08, 0.08, 0.04, 0.03, 0.02)
 VIEWS = ("front", "rear")
 
 FREEDOM = 6
-"""Degrees of freedom of a vehicle among those of its type and colour, and of a photo among those of a vehicle."""
+"""Degrees of freedom of a vehicle among those of its type and color, and of a photo among those of a vehicle."""
 _BEND = 2.0
 """Radians by which a latent dimension turns where one degree of freedom moves by a standard deviation, about."""
 LEAST_PHOTOS, MOST_PHOTOS = 8, 12
@@ -77,7 +77,7 @@ class Network:
     decay
         The variance of latent dimension i is proportional to ``i ** -decay``.
     weights
-        Shares of the latent variance, up to a factor: type, colour, view, vehicle, photo.
+        Shares of the latent variance, up to a factor: type, color, view, vehicle, photo.
     noise
         Standard deviation of what is independent in every feature, against 1 of the latent part.
     bias

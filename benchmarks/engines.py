@@ -1,4 +1,4 @@
-"""Which engine finds the neighbour graph: the same vectors, the same number of neighbours, seconds and recall.
+"""Which engine finds the neighbor graph: the same vectors, the same number of neighbors, seconds and recall.
 
 Run from the repository: ``python -m benchmarks.engines --rows 104000``. Each engine that can be told how hard to
 look is told to look harder until recall@15 on sampled rows reaches the pipeline's aim, and only the last round
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def reduced(name: str, rows: int) -> NDArray[np.float32]:
-    """A drawn descriptor, standardised and reduced as the pipeline does it by default."""
+    """A drawn descriptor, standardized and reduced as the pipeline does it by default."""
     config = load_config(CONFIG).pca
     X = np.concatenate(list(feature_blocks(name, make_plan(rows, 0), 0)))
     statistics = compute_statistics(ArrayBatches(X))

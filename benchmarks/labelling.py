@@ -1,6 +1,6 @@
 """Label new images with the models of a finished descriptor, as a process of its own.
 
-The new images come from the same cameras: the same types, colours and views, other vehicles. A line of JSON is
+The new images come from the same cameras: the same types, colors and views, other vehicles. A line of JSON is
 written for each algorithm: the seconds that loading its model and labelling took.
 """
 

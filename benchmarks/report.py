@@ -40,11 +40,11 @@ Written by `make benchmark ROWS=…` (or `python -m benchmarks.run`, then `pytho
 `results.json`. Deliveries have the layout, dimensions and spectra of a real one (`benchmarks/delivery.py`).
 
 - *process s*: a process of its own for the stage, its start (about three seconds of imports) included;
-  *stage s*: what the stage reports with its materialisation.
+  *stage s*: what the stage reports with its materialization.
 - *anonymous MB*: the most memory that cannot be read again from a file; *mapped MB*: page cache behind memory
   maps, which the kernel takes back when it needs it. Both are sampled every 20 ms over the process tree.
 - *read MB*, *written MB*: from and to the disk as the kernel counts them; what the page cache has is not read.
-- Labelling: loading is reading the model and, where it asks for neighbours, sorting the points of the fit.
+- Labelling: loading is reading the model and, where it asks for neighbors, sorting the points of the fit.
 - The usual way is `pickle.load`, a scaler, scikit-learn's `PCA(0.9)` with the solver that it picks, `KMeans(5)`.
   Its seconds, and those of the stages that they are compared with, leave imports out; *processes s* has them, once
   for each stage, where a run of the pipeline has them once.
@@ -90,7 +90,7 @@ def write_report(results: Path) -> None:
     for record in records:
         if "engines" in record:
             parts += [
-                f"## Engines for {record['neighbors']} neighbours of {record['rows']:,} rows",
+                f"## Engines for {record['neighbors']} neighbors of {record['rows']:,} rows",
                 f"`{record['command']}`",
                 _when(record),
                 engine_table(record["engines"]),

@@ -181,7 +181,7 @@ def _stages(
         for stage in stages:
             if stage not in given.stages:
                 continue
-            measured = _told(site.materialise(stage, descriptor))
+            measured = _told(site.materialize(stage, descriptor))
             yield measured
             if not measured["succeeded"]:
                 break
@@ -211,12 +211,12 @@ def _usual(site: Site, descriptors: Sequence[str], given: argparse.Namespace) ->
 
 def _limited(site: Site, descriptors: Sequence[str], given: argparse.Namespace) -> list[dict[str, Any]]:
     """Run the chain of each descriptor within a limit of memory; a chain ends with the first that fails."""
-    _told(site.materialise("image_index", None))
+    _told(site.materialize("image_index", None))
     runs = []
     for descriptor in descriptors:
         stages: list[dict[str, Any]] = []
         for stage in LIMITED:
-            stages.append(_told(site.materialise(stage, descriptor, given.limit_anonymous * MIB)))
+            stages.append(_told(site.materialize(stage, descriptor, given.limit_anonymous * MIB)))
             if not stages[-1]["succeeded"]:
                 break
         runs.append(

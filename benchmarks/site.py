@@ -113,7 +113,7 @@ class Site:
         write_delivery(self.delivery, n_rows, seed, images, tuple(self.config.descriptors))
         os.sync()
 
-    def materialise(
+    def materialize(
         self, stage: str, descriptor: str | None, data_limit: int | None = None
     ) -> dict[str, Any]:
         """Run one stage in a process of its own; what it took, and whether it succeeded."""
@@ -142,7 +142,7 @@ class Site:
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             latest = instance.fetch_materializations(asked, limit=1).records[0].asset_materialization
         if latest is None:
-            raise ValueError(f"Dagster has no materialisation of {stage}")
+            raise ValueError(f"Dagster has no materialization of {stage}")
         values = {key: entry.value for key, entry in latest.metadata.items()}
         return {key: value for key, value in values.items() if isinstance(value, int | float)}
 

@@ -184,7 +184,7 @@ def labelled_table(labelled: Sequence[Measured]) -> str:
 
 
 def engine_table(engines: Iterable[Measured]) -> str:
-    """What finding the neighbours took, by every engine."""
+    """What finding the neighbors took, by every engine."""
     header = ["descriptor", "engine", "features", "seconds", "recall@15", "how"]
     rows = [
         [

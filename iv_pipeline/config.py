@@ -200,18 +200,18 @@ class EmbeddingConfig(Model):
     n_neighbors: int = Field(15, ge=2)
     min_dist: float = Field(0.0, ge=0)
     n_epochs: int | None = Field(None, ge=1)
-    """Rounds of optimisation; null for 100 up to 50,000 images and 50 beyond."""
+    """Rounds of optimization; null for 100 up to 50,000 images and 50 beyond."""
     landmarks: int = Field(100_000, ge=100)
     """Images that are laid out; where there are more, the others are placed between them as new images are."""
 
 
 class NeighborsConfig(Model):
-    """The neighbour graph that HDBSCAN, DBSCAN, outliers and projection share."""
+    """The neighbor graph that HDBSCAN, DBSCAN, outliers and projection share."""
 
     n_neighbors: int = Field(50, ge=2)
-    """Neighbours of each image, itself not counted."""
+    """Neighbors of each image, itself not counted."""
     min_samples: int = Field(10, ge=1)
-    """Neighbours that make a point dense: core distances of HDBSCAN and DBSCAN."""
+    """Neighbors that make a point dense: core distances of HDBSCAN and DBSCAN."""
 
 
 class ClusteredConfig(Model):
@@ -237,7 +237,7 @@ class ProjectionConfig(Model):
     n_neighbors: int = Field(15, ge=2)
     min_dist: float = Field(0.1, ge=0)
     n_epochs: int | None = Field(None, ge=1)
-    """Rounds of optimisation; null for 200 up to 50,000 images and 100 beyond."""
+    """Rounds of optimization; null for 200 up to 50,000 images and 100 beyond."""
 
 
 class ReviewConfig(Model):

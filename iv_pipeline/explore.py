@@ -1,4 +1,4 @@
-"""Hands one descriptor's labels, map, neighbours and thumbnails to Apple's Embedding Atlas."""
+"""Hands one descriptor's labels, map, neighbors and thumbnails to Apple's Embedding Atlas."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _is_whole(path: UPath) -> bool:
 
 
 def _pagerank(graph: NeighborGraph) -> list[float]:
-    """How often a walk from image to neighbouring image comes by: Embedding Atlas would need PyTorch for this."""
+    """How often a walk from image to neighboring image comes by: Embedding Atlas would need PyTorch for this."""
     import igraph
 
     rows = np.repeat(np.arange(graph.n_rows), graph.n_neighbors)

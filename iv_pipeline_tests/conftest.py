@@ -116,7 +116,7 @@ class Pipeline:
         """Run a job, after changes of the settings; a failure is a result, not an exception."""
         return self._execute(self.definitions(**changes).resolve_job_def(job), partition)
 
-    def materialise(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
+    def materialize(self, *assets: str, partition: str | None = None) -> dg.ExecuteInProcessResult:
         """Run some assets on their own, as the UI and `dagster asset materialize` do."""
         job = self.definitions().resolve_implicit_global_asset_job_def()
         return self._execute(job, partition, asset_selection=[dg.AssetKey(name) for name in assets])

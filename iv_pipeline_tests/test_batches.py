@@ -307,7 +307,7 @@ def test_answers_survive_a_refit(again: Again) -> None:
 # ── images that are known ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_images_of_the_delivery_are_recognised_by_path_and_by_vectors(again: Again) -> None:
+def test_images_of_the_delivery_are_recognized_by_path_and_by_vectors(again: Again) -> None:
     pipeline = again()
     folder = pipeline.send("monday", range(20), noise=0)
     paths = pipeline.read("image_index")["image_path"]
@@ -343,7 +343,7 @@ def test_pictures_tell_more_than_vectors(again: Again) -> None:
 
 
 @pytest.mark.kernels
-def test_images_of_another_batch_are_recognised(again: Again) -> None:
+def test_images_of_another_batch_are_recognized(again: Again) -> None:
     pipeline = again()
     pipeline.send("monday", range(20))
     label(pipeline, "monday")
@@ -482,13 +482,13 @@ def test_a_batch_that_has_joined_without_a_descriptor_is_named_and_can_leave(
     assert said.startswith(
         "batch monday: has joined the fit and is excluded by now; run the pipeline once without it"
     )
-    assert pipeline.materialise("accepted_models").success
+    assert pipeline.materialize("accepted_models").success
     assert pipeline.read("accepted_models")["batches"] != []  # the fit in force is with it still
     assert pipeline.run("prepare").success
     assert len(pipeline.read("image_index")) == N_IMAGES
     said = reasons(pipeline.run("summarise"))["summary"]
     assert said.endswith("was made of other images than image_index; run full_pipeline for it again")
-    assert pipeline.materialise("accepted_models").success
+    assert pipeline.materialize("accepted_models").success
     assert pipeline.read("accepted_models")["batches"] == []
 
 
@@ -639,7 +639,7 @@ def test_models_that_nothing_refers_to_go_when_their_version_does(again: Again) 
         changed = yaml.safe_load(pipeline.config.read_text()) | {"seed": seed}
         pipeline.config.write_text(yaml.safe_dump(changed, sort_keys=False))
         for assets, partition in ((("clusters", "model"), "vdc_color"), (("accepted_models",), None)):
-            result = pipeline.materialise(*assets, partition=partition)
+            result = pipeline.materialize(*assets, partition=partition)
             assert result.success, reasons(result)
         models.append(pipeline.read("accepted_models")["models"]["vdc_color"])
     assert len(set(models)) == 3
@@ -775,7 +775,7 @@ def test_a_model_of_other_clusters_than_the_last_is_not_accepted(again: Again) -
     facts["fitted_on"]["clusters_sha256"] = "of clusters made before"
     path.unlink()  # other data roots share its content
     path.write_text(json.dumps(facts), encoding="utf-8")
-    assert pipeline.materialise("accepted_models").success
+    assert pipeline.materialize("accepted_models").success
     assert set(pipeline.read("accepted_models")["models"]) == {"vdc_type"}
 
 

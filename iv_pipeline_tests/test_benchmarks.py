@@ -151,7 +151,7 @@ def test_every_reader_finds_the_same_finite_skewed_features(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["osnet", "vdc_type", "vdc_color"])
-def test_a_neighbourhood_has_few_dimensions_as_in_real_descriptors(folder: Path, name: str) -> None:
+def test_a_neighborhood_has_few_dimensions_as_in_real_descriptors(folder: Path, name: str) -> None:
     X = open_matrix(UPath(folder / "descriptors" / f"{name}.pickle")).array[:4800]
     statistics = compute_statistics(ArrayBatches(X))
     reduced = fit_pca(statistics, fit_scaler("standard", statistics), 0.9, 200).transform(X)
@@ -398,7 +398,7 @@ def test_a_longer_delivery_begins_with_the_same_vehicles() -> None:
     np.testing.assert_array_equal(long.color[: len(short.color)], short.color)
 
 
-def test_every_engine_finds_neighbours_and_the_report_compares_them(tmp_path: Path) -> None:
+def test_every_engine_finds_neighbors_and_the_report_compares_them(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     chosen = ["cells", "FAISS exact", "FAISS inverted file", "FAISS HNSW"]
     options = ["--rows", "1500", "--descriptors", "vdc_type", "--engines", *chosen, "--results", str(results)]

@@ -68,7 +68,7 @@ def test_wrong_settings_are_told_in_one_sentence(fresh: Pipeline) -> None:
     )
 
 
-def test_assets_are_materialised_one_command_after_another(make_pipeline: Callable[..., Pipeline]) -> None:
+def test_assets_are_materialized_one_command_after_another(make_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = make_pipeline(**QUICK)
     (pipeline.root / "dagster_home").mkdir(parents=True)
     select = ("dagster", "asset", "materialize", *MODULE, "--select")
@@ -111,7 +111,7 @@ def test_a_run_killed_while_it_writes_leaves_the_file_before_it_whole(
     (pipeline.delivery / "images_paths.csv").write_text(f"paths\n{paths}", encoding="utf-8")
     matrix = np.arange(N_LARGE, dtype=np.float32)[:, None] * np.ones(512, np.float32)
     pipeline.pickle_of("large").write_bytes(pickle.dumps(matrix, protocol=4))
-    assert pipeline.materialise("image_index").success
+    assert pipeline.materialize("image_index").success
     (pipeline.root / "dagster_home").mkdir()
     before = b"what an earlier run left here"
     pipeline.path("init", "large").write_bytes(before)
@@ -131,7 +131,7 @@ def test_a_run_killed_while_it_writes_leaves_the_file_before_it_whole(
     assert len(unfinished_files(pipeline)) == 1
     assert pipeline.path("init", "large").read_bytes() == before
 
-    assert pipeline.materialise("init", partition="large").success
+    assert pipeline.materialize("init", partition="large").success
     assert pipeline.read("init", "large").n_rows == N_LARGE
     assert not unfinished_files(pipeline)
 

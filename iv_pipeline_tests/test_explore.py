@@ -32,7 +32,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> str:
     return "/bin/embedding-atlas"
 
 
-def test_the_table_holds_labels_map_neighbours_and_thumbnails_of_every_image(
+def test_the_table_holds_labels_map_neighbors_and_thumbnails_of_every_image(
     again: Callable[..., Pipeline],
 ) -> None:
     pipeline = again()
@@ -52,12 +52,12 @@ def test_the_table_holds_labels_map_neighbours_and_thumbnails_of_every_image(
     assert {Image.open(io.BytesIO(image["bytes"])).size for image in table["image"]} == {explore.THUMBNAIL}
 
 
-def test_rows_without_a_vector_are_left_out_and_neighbours_renumbered(again: Callable[..., Pipeline]) -> None:
+def test_rows_without_a_vector_are_left_out_and_neighbors_renumbered(again: Callable[..., Pipeline]) -> None:
     pipeline, unusable = again(), [0, 5]
     projection, stored = pipeline.read("projection", "vdc_type"), pipeline.read("neighbors", "vdc_type")
     projection.loc[unusable, ["x2", "y2"]] = np.nan
     graph = {name: np.array(stored.vectors(name).to_array()) for name in ("indices", "distances")}
-    graph["indices"][np.isin(graph["indices"], unusable)] = 7  # they are nobody's neighbours
+    graph["indices"][np.isin(graph["indices"], unusable)] = 7  # they are nobody's neighbors
     graph["indices"][unusable], graph["distances"][unusable] = -1, np.nan
     changed = table_from_arrays({IMAGE_PATH: stored.column(IMAGE_PATH), **graph})
     for stage, content in {"projection": projection, "neighbors": changed}.items():
@@ -92,7 +92,7 @@ def test_the_table_is_written_again_only_when_a_stage_is_newer(
     assert file.stat().st_mtime_ns > written
 
 
-def test_images_that_are_neighbours_of_many_stand_for_their_region() -> None:
+def test_images_that_are_neighbors_of_many_stand_for_their_region() -> None:
     star = NeighborGraph(np.array([[1], [0], [0], [0]], np.int32), np.ones((4, 1), np.float32), recall=np.nan)
     ranks = explore._pagerank(star)
     assert ranks == pytest.approx(

@@ -47,7 +47,7 @@ def test_every_algorithm_labels_the_images_of_its_fit_again(
     descriptors = {"vdc_type": chosen, "vdc_color": "descriptors/vdc_color.pickle"}
     # so few images are dense only by a low standard
     pipeline = again(descriptors=descriptors, neighbors={"n_neighbors": 15, "min_samples": 2})
-    result = pipeline.materialise(*FIT, partition="vdc_type")
+    result = pipeline.materialize(*FIT, partition="vdc_type")
     assert result.success, reasons(result)
     cluster, _ = load_labeller(pipeline.root, "vdc_type").predict(pipeline.matrix("vdc_type"))
     fitted = pipeline.read("clusters", "vdc_type").column("cluster").to_numpy()
@@ -64,7 +64,7 @@ def test_images_of_the_fit_are_labelled_again_whatever_was_clustered(
     combination = {"of": list(PARTITIONS[:2]), "choose": {"representation": representation}}
     embedding = {"n_epochs": 20, "landmarks": landmarks}
     pipeline = again(combinations={PARTITIONS[2]: combination}, embedding=embedding)
-    result = pipeline.materialise(*FIT, partition=PARTITIONS[2])
+    result = pipeline.materialize(*FIT, partition=PARTITIONS[2])
     assert result.success, reasons(result)
     vectors = np.hstack([pipeline.matrix(block) for block in PARTITIONS[:2]])
     cluster, _ = load_labeller(pipeline.root, PARTITIONS[2]).predict(vectors)
@@ -96,7 +96,7 @@ def test_the_winner_by_name_gives_its_own_numbers_also_after_a_refit(again: Call
         np.int32
     )  # as a fit long ago counted them
     write_table(table_from_arrays(columns), path)
-    assert pipeline.materialise("clusters", "cluster_profiles", "model", partition="vdc_color").success
+    assert pipeline.materialize("clusters", "cluster_profiles", "model", partition="vdc_color").success
     after = read_table(path)
     winner = pipeline.read("clustering_trials", "vdc_color").query("won")["algorithm"].iloc[0]
     vectors = pipeline.matrix("vdc_color")
@@ -126,7 +126,7 @@ def test_clusters_of_an_earlier_version_say_what_to_do(again: Callable[..., Pipe
     target = pipeline.path("clusters", "vdc_type")
     target.unlink()
     target.write_bytes(scaled.read_bytes())
-    result = pipeline.materialise("model", partition="vdc_type")
+    result = pipeline.materialize("model", partition="vdc_type")
     assert "earlier version; materialize 'clusters' of vdc_type again" in reasons(result)["model"]
 
 

@@ -134,7 +134,7 @@ def test_people_overrule_a_verdict_for_good(again: Callable[..., Pipeline]) -> N
     (pipeline.root / "Names" / "images.csv").write_text("\n".join(lines), encoding="utf-8")
     assert pipeline.run("answer").success
     assert pipeline.run("prepare").success
-    assert pipeline.materialise("final", partition="vdc_color").success
+    assert pipeline.materialize("final", partition="vdc_color").success
     for table in (pipeline.read("attributes"), pipeline.read("final", "vdc_color")):
         verdict = table.set_index("image_path")
         assert not verdict.loc[flagged, "is_outlier"]
@@ -155,7 +155,7 @@ def test_a_name_whose_cluster_is_gone_is_kept_out_of_final_and_reported(
     pipeline = again()
     names = pipeline.root / "Names" / "vdc_color.csv"
     names.write_text("cluster,name\n0,red\n77,lost\n", encoding="utf-8")
-    result = pipeline.materialise("final", partition="vdc_color")
+    result = pipeline.materialize("final", partition="vdc_color")
     (event,) = (e for e in result.all_events if e.is_step_materialization)
     assert event.materialization.metadata["names_to_look_at"].value == 1
     final = pipeline.read("final", "vdc_color")
@@ -208,7 +208,7 @@ def test_a_refit_lays_out_anew_what_has_changed_and_what_is_mostly_unknown(
     table = pipeline.read("representation", "vdc_type")
     placed = table.vectors("vectors").to_array()
     np.testing.assert_array_equal(placed[20:], vectors[20:][kept[20:]])
-    np.testing.assert_allclose(placed[:20], vectors[20:40], atol=1e-2)  # where their neighbours are
+    np.testing.assert_allclose(placed[:20], vectors[20:40], atol=1e-2)  # where their neighbors are
     assert np.isnan(table.vectors("source").to_array()[:20]).all()
     pipeline.deliver("vdc_type", pipeline.matrix("vdc_type")[::-1])
     deliver_again(pipeline, np.arange(len(placed)) > 0)
@@ -234,12 +234,12 @@ def test_a_descriptor_that_is_alone_is_judged_by_the_pictures_or_by_the_vehicles
         trials={"naming_budget": 6, "n_clusters": [6], "representations": ["pca", "umap"]},
     )
     assert pipeline.run("prepare").success
-    result = pipeline.materialise(*UP_TO_TRIALS, partition="vdc_type")
+    result = pipeline.materialize(*UP_TO_TRIALS, partition="vdc_type")
     assert result.success, reasons(result)
     (winner,) = pipeline.read("clustering_trials", "vdc_type").query("won").to_dict("records")
     assert winner["criterion"] == criterion
     assert why in winner["reason"]
-    judges = {"pictures/shape", "pictures/colours"} if archive else set()
+    judges = {"pictures/shape", "pictures/colors"} if archive else set()
     assert set(json.loads(winner["predicted_by"])) == judges
 
 
@@ -256,7 +256,7 @@ def test_pictures_that_tell_no_images_apart_do_not_stop_a_descriptor_that_is_alo
     with zipfile.ZipFile(archive, "w") as target:
         for name in names:
             target.writestr(name, content)
-    assert pipeline.materialise("image_index", "views").success
+    assert pipeline.materialize("image_index", "views").success
     assert [name for name in pipeline.read("views").schema.names if name.startswith("pictures")] == []
 
 
@@ -383,7 +383,7 @@ def test_labels_take_no_part_in_any_choice(
 # ── what Dagster shows ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def materialisations(finished: Finished) -> dict[tuple[str, str], dict[str, Any]]:
+def materializations(finished: Finished) -> dict[tuple[str, str], dict[str, Any]]:
     """Metadata by asset and by job or partition."""
     return {
         (event.asset_key.to_user_string(), what): dict(event.materialization.metadata)
@@ -393,8 +393,8 @@ def materialisations(finished: Finished) -> dict[tuple[str, str], dict[str, Any]
     }
 
 
-def test_every_materialisation_says_what_it_cost(finished: Finished) -> None:
-    found = materialisations(finished)
+def test_every_materialization_says_what_it_cost(finished: Finished) -> None:
+    found = materializations(finished)
     assert len(found) == len(PREPARE) + len(SUMMARISE) + len(FULL_PIPELINE) * len(PARTITIONS)
     for where, metadata in found.items():
         assert metadata["seconds"].value > 0, where
@@ -404,7 +404,7 @@ def test_every_materialisation_says_what_it_cost(finished: Finished) -> None:
 
 
 def test_tables_say_how_many_rows_and_dimensions_they_have(finished: Finished) -> None:
-    found = materialisations(finished)
+    found = materializations(finished)
     for asset in ("init", "scaled", "scaled_pca", "clusters", "outliers", "projection", "final"):
         assert found[asset, "vdc_color"]["dagster/row_count"].value == N_IMAGES, asset
     n_features = finished.pipeline.matrix("vdc_color").shape[1]
@@ -415,7 +415,7 @@ def test_tables_say_how_many_rows_and_dimensions_they_have(finished: Finished) -
 
 
 def test_metadata_stays_small_enough_for_the_event_log(finished: Finished) -> None:
-    for where, metadata in materialisations(finished).items():
+    for where, metadata in materializations(finished).items():
         for name, value in metadata.items():
             assert len(str(value.value)) < 60_000, (where, name)
 
@@ -432,7 +432,7 @@ PICTURES = {
 
 
 def test_what_can_be_seen_at_a_glance_is_a_picture(finished: Finished) -> None:
-    shown = materialisations(finished)
+    shown = materializations(finished)
     for asset, name in PICTURES.items():
         for what in PARTITIONS if asset in FULL_PIPELINE else ("prepare",):
             markdown = str(shown[asset, what][name].value)
@@ -445,7 +445,7 @@ def test_what_can_be_seen_at_a_glance_is_a_picture(finished: Finished) -> None:
 
 def test_every_column_of_every_table_is_described(finished: Finished, grown: Finished) -> None:
     described = 0
-    everything = [*materialisations(finished).items(), *materialisations(grown).items()]
+    everything = [*materializations(finished).items(), *materializations(grown).items()]
     for (asset, _), metadata in everything:
         if "dagster/column_schema" not in metadata:
             continue
@@ -617,7 +617,7 @@ def test_stored_scalers_read_like_the_vectors_that_they_make(bare: Pipeline, fin
 def test_clustered_is_made_on_request(store: str, again: Callable[..., Pipeline], bare: Pipeline) -> None:
     pipeline = again() if store == "vectors" else bare
     assert not pipeline.path("clustered", "vdc_color").exists()
-    result = pipeline.materialise("clustered", partition="vdc_color")
+    result = pipeline.materialize("clustered", partition="vdc_color")
     assert result.success, reasons(result)
     table = pipeline.read("clustered", "vdc_color")
     assert table.n_rows == 100
@@ -693,7 +693,7 @@ def test_a_wrong_delivery_gets_one_sentence_and_changes_no_file(
     pipeline = again()
     before = pipeline.fingerprints()
     spoil(pipeline)
-    result = pipeline.materialise(step, partition="vdc_color" if step == "init" else None)
+    result = pipeline.materialize(step, partition="vdc_color" if step == "init" else None)
     assert list(reasons(result)) == [step]
     sentence = reasons(result)[step]
     for part in says:
@@ -711,16 +711,16 @@ def test_more_clusters_than_images_become_as_many_as_there_are_images(
     greedy = {"file": "descriptors/vdc_color.pickle", "choose": chosen}
     pipeline = again(descriptors=CONFIG["descriptors"] | {"vdc_color": greedy})
     stages = ("clustering_trials", "representation", "neighbors", "hierarchy", "clusters")
-    result = pipeline.materialise(*stages, partition="vdc_color")
+    result = pipeline.materialize(*stages, partition="vdc_color")
     assert result.success, reasons(result)
     assert len(np.unique(pipeline.read("clusters", "vdc_color").column("cluster").to_numpy())) == N_IMAGES
     (made,) = result.asset_materializations_for_node("clusters")
     assert f"{N_IMAGES} distinct vectors" in str(made.metadata["notices"].value)
 
 
-def test_a_stage_before_its_inputs_says_what_to_materialise(make_pipeline: Callable[..., Pipeline]) -> None:
+def test_a_stage_before_its_inputs_says_what_to_materialize(make_pipeline: Callable[..., Pipeline]) -> None:
     pipeline = make_pipeline()
-    result = pipeline.materialise("init", partition="vdc_color")
+    result = pipeline.materialize("init", partition="vdc_color")
     assert "materialize 'image_index' first" in reasons(result)["init"]
     assert "Traceback" not in reasons(result)["init"]
 
@@ -734,7 +734,7 @@ def test_the_summary_counts_the_clusters_and_the_noise_of_the_final_csvs(
     final.loc[final["cluster"] == final["cluster"].max(), ["cluster", "status"]] = [-1, "noise"]
     pipeline.path("final", "vdc_type").unlink()  # a link to the file of another pipeline
     final.to_csv(pipeline.path("final", "vdc_type"), index=False)
-    assert pipeline.materialise("summary").success
+    assert pipeline.materialize("summary").success
     row = pipeline.read("summary").set_index("descriptor").loc["vdc_type"]
     assert row["n_clusters"] == final.loc[final["cluster"] >= 0, "cluster"].nunique()
     assert row["noise_share"] == pytest.approx((final["status"] == "noise").mean())
@@ -757,13 +757,13 @@ def test_the_summary_keeps_the_ranks_before_the_last_change(again: Callable[...,
     pipeline.path("summary").unlink()  # a link to the file of another pipeline
     other.to_csv(pipeline.path("summary"), index=False)
     for _ in range(2):  # made again, it does not forget
-        assert pipeline.materialise("summary").success
+        assert pipeline.materialize("summary").success
         ranks = pipeline.read("summary").set_index("descriptor")["previous_rank"]
         assert ranks.dropna().to_dict() == other.set_index("descriptor")["rank"].to_dict()
         assert ranks.isna().sum() == 1
 
 
-def test_a_summary_before_any_descriptor_says_what_to_materialise(
+def test_a_summary_before_any_descriptor_says_what_to_materialize(
     make_pipeline: Callable[..., Pipeline],
 ) -> None:
     pipeline = make_pipeline()
@@ -800,9 +800,9 @@ def test_scaled_and_reduced_vectors_of_a_real_delivery_match_scikit_learn(
     from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
     pipeline = replace(make_pipeline(), delivery=TRAFFIC_CAMERA)
-    assert pipeline.materialise("image_index").success
+    assert pipeline.materialize("image_index").success
     stages = ("init", "statistics", "scaled", "pca", "scaled_pca")
-    assert pipeline.materialise(*stages, partition="vdc_color").success
+    assert pipeline.materialize(*stages, partition="vdc_color").success
     raw = pipeline.matrix("vdc_color").astype(np.float64)
     np.testing.assert_array_equal(
         pipeline.read("init", "vdc_color").vectors("descriptor").to_array(), raw.astype(np.float32)

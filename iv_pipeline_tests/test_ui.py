@@ -1,4 +1,4 @@
-"""Dagster's UI: everything materialised with one click, and what people see then."""
+"""Dagster's UI: everything materialized with one click, and what people see then."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class UI:
     status: str
     log: list[dg.EventLogRecord]
 
-    def materialised(self, asset: str) -> list[float]:
+    def materialized(self, asset: str) -> list[float]:
         """When each partition of an asset was made, in seconds."""
         return [record.timestamp for record in self.records(asset)]
 
@@ -75,9 +75,9 @@ def ui(make_pipeline: Callable[..., Pipeline]) -> Iterator[UI]:
         pipeline.instance() as instance,
     ):
         wait_for("the webserver", lambda: is_up(address))
-        backfill = materialise_all(address)
+        backfill = materialize_all(address)
         wait_for("the backfill", lambda: status_of(instance, backfill) not in ("REQUESTED", "absent"))
-        yield UI(pipeline, address, status_of(instance, backfill), materialisations(instance))
+        yield UI(pipeline, address, status_of(instance, backfill), materializations(instance))
 
 
 def free_port() -> int:
@@ -91,7 +91,7 @@ def is_up(address: str) -> bool:
         return caller.connect_ex(("127.0.0.1", int(address.rpartition(":")[2]))) == 0
 
 
-def materialise_all(address: str) -> str:
+def materialize_all(address: str) -> str:
     """Ask for every asset and partition, as the button in the asset graph does; the backfill's name."""
     params = {"assetSelection": [{"path": [name]} for name in FILES], "allPartitions": True, "tags": []}
     body = json.dumps({"query": LAUNCH, "variables": {"backfillParams": params}})
@@ -108,7 +108,7 @@ def status_of(instance: dg.DagsterInstance, backfill: str) -> str:
     return found.status.value if found else "absent"
 
 
-def materialisations(instance: dg.DagsterInstance) -> list[dg.EventLogRecord]:
+def materializations(instance: dg.DagsterInstance) -> list[dg.EventLogRecord]:
     keys = [dg.AssetKey(name) for name in FILES]
     return [record for key in keys for record in instance.fetch_materializations(key, limit=100).records]
 
@@ -124,7 +124,7 @@ def test_materialize_all_fills_an_empty_data_root(ui: UI) -> None:
 def test_what_is_not_partitioned_is_made_once(ui: UI) -> None:
     for asset, path in FILES.items():
         times = 0 if asset in BY_BATCH else len(DESCRIPTORS) if "{descriptor}" in path else 1
-        assert len(ui.materialised(asset)) == times, asset
+        assert len(ui.materialized(asset)) == times, asset
 
 
 def test_each_descriptor_is_made_in_one_run(ui: UI) -> None:
@@ -135,8 +135,8 @@ def test_each_descriptor_is_made_in_one_run(ui: UI) -> None:
 
 def test_the_summary_comes_after_every_descriptor(ui: UI) -> None:
     for asset in ("comparison", "attributes", "review", "summary", "report"):
-        assert min(ui.materialised(asset)) > max(ui.materialised("final")), asset
-    assert max(ui.materialised("image_index")) < min(ui.materialised("init"))
+        assert min(ui.materialized(asset)) > max(ui.materialized("final")), asset
+    assert max(ui.materialized("image_index")) < min(ui.materialized("init"))
 
 
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────

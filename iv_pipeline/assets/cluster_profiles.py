@@ -36,14 +36,14 @@ def cluster_profiles(
     clusters: VectorTable,
     image_index: pd.DataFrame,
 ) -> Result:
-    """Of each cluster: size, cohesion, separation, exemplars, colours, labels, a proposed name, a sheet."""
+    """Of each cluster: size, cohesion, separation, exemplars, colors, labels, a proposed name, a sheet."""
     labels = clusters.column("cluster").to_numpy()
     confidence = clusters.column("confidence").to_numpy()
     X = clusters.vectors(clusters.vector_columns[-1]).to_array()  # the last is what was clustered
     agreement = identity_agreement(labels, identities_of(image_index))
     archive = open_delivery(settings).archive()
     if archive is None:
-        context.log.warning("no image archive: clusters are described without their colours and pictures")
+        context.log.warning("no image archive: clusters are described without their colors and pictures")
     geometries = describe_geometry(X, labels, confidence)
 
     def profile(i: int) -> dict[str, object]:
@@ -78,7 +78,7 @@ def _profile(
     images = [(path, _read(archive, path)) for path in shown]
     seen = describe_images(data for _, data in images if data is not None)
     label = majority(image_index["label"].iloc[members]) if "label" in image_index else ("", np.nan)
-    color = "" if seen["color"] in {"unknown", "mixed colours"} else seen["color"]
+    color = "" if seen["color"] in {"unknown", "mixed colors"} else seen["color"]
     brightness = seen["brightness"] if seen["n_images"] else np.nan
     name, evidence = propose_name(label, (color, seen["confidence"]), brightness)
     return {

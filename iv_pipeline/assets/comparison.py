@@ -66,7 +66,7 @@ def comparison(
 
 @stage(group="results", kinds=("pandas", "parquet"), partitioned=False, ins={"clusters": PARTIAL})
 def crossings(context: dg.AssetExecutionContext, clusters: dict[str, VectorTable]) -> Result:
-    """How clusters of one descriptor cross with those of another, so that type, colour and view read together."""
+    """How clusters of one descriptor cross with those of another, so that type, color and view read together."""
     frame = cross(_cluster_of(clusters))
     context.log.info("crossings · %d pairs of clusters", len(frame))
     strongest = (

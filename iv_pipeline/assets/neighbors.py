@@ -1,4 +1,4 @@
-"""Stage `neighbors`: the neighbour graph of the components under the winning scaler."""
+"""Stage `neighbors`: the neighbor graph of the components under the winning scaler."""
 
 import dagster as dg
 import numpy as np
@@ -17,7 +17,7 @@ LEAST_RECALL = 0.95
     group="clustering",
     kinds=("faiss", "arrow"),
     heavy=True,
-    checks={"recall": f"Were at least {LEAST_RECALL:.0%} of the true neighbours found?"},
+    checks={"recall": f"Were at least {LEAST_RECALL:.0%} of the true neighbors found?"},
     code_version="2",
 )
 def neighbors(
@@ -26,7 +26,7 @@ def neighbors(
     scaled_pca: VectorTable,
     clustering_trials: pd.DataFrame,
 ) -> Result:
-    """Nearest neighbours of every image in components under the winning scaler; unusable rows have none (−1)."""
+    """Nearest neighbors of every image in components under the winning scaler; unusable rows have none (−1)."""
     scaler = winner_of(clustering_trials)["scaler"]
     X = scaled_pca.vectors(scaler).to_array()
     usable = np.flatnonzero(finite_rows(X))
@@ -53,9 +53,9 @@ def neighbors(
 
 
 def _describe(graph: NeighborGraph) -> str:
-    """How far neighbours are: the spread of the distance to some of them."""
+    """How far neighbors are: the spread of the distance to some of them."""
     numbers = [k for k in (1, 5, 15, 50) if k <= graph.n_neighbors]
-    distances = pd.DataFrame({f"neighbour {k}": graph.distances[:, k - 1] for k in numbers})
+    distances = pd.DataFrame({f"neighbor {k}": graph.distances[:, k - 1] for k in numbers})
     return str(distances.describe().T[["min", "25%", "50%", "75%", "max"]].to_markdown(floatfmt=".4g"))
 
 

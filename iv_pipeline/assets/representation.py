@@ -88,7 +88,7 @@ def representation(
 def _embedded(
     settings: Settings, partition: str, init: VectorTable, statistics: Statistics, name: str
 ) -> tuple[Reduction, list[slice], VectorTable]:
-    """What reduces rows, the parts that neighbours are looked for in, and all rows embedded.
+    """What reduces rows, the parts that neighbors are looked for in, and all rows embedded.
 
     A fit keeps the landmarks that it knows, if they are enough, so that clusters and their names last: a layout
     made anew would put every image elsewhere. Of the same images it makes the same again.
@@ -152,7 +152,7 @@ def _placed(
 ) -> VectorTable:
     """All usable rows, those that are no landmarks placed between them.
 
-    The column `source` has what neighbours of the landmarks are looked for in, NaN for all other rows.
+    The column `source` has what neighbors of the landmarks are looked for in, NaN for all other rows.
     """
     is_landmark = finite_rows(vectors)
     others = np.flatnonzero(finite_rows(source) & ~is_landmark)

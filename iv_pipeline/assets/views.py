@@ -17,7 +17,7 @@ from iv_pipeline.storage.fit_set import FitSet
 from iv_pipeline.storage.tables import IMAGE_PATH, as_strings, table_from_arrays
 
 BLOCK = "block"
-"""Standardised components as many as `embedding.variance` asks for: what is whitened and embedded."""
+"""Standardized components as many as `embedding.variance` asks for: what is whitened and embedded."""
 
 PICTURES = "pictures"
 """What stands for a descriptor in the names of their columns."""
@@ -79,7 +79,7 @@ def views(
 def _pictures(
     context: dg.AssetExecutionContext, delivery: FitSet, paths: list[str], config: PipelineConfig
 ) -> dict[str, np.ndarray]:
-    """Shapes and colours of the pictures, reduced; nothing where they tell too few images apart."""
+    """Shapes and colors of the pictures, reduced; nothing where they tell too few images apart."""
     archive = delivery.archive()
     if archive is None:
         return {}

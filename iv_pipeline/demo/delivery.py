@@ -137,7 +137,7 @@ def plan(n_images: int, seed: int) -> list[Shot]:
 
 
 def _fleet(n_vehicles: int, seed: int) -> list[Vehicle]:
-    """Vehicles whose body types and colours come up about as often as they should, however few they are."""
+    """Vehicles whose body types and colors come up about as often as they should, however few they are."""
     rng = np.random.default_rng([seed, 1])
     bodies = _shuffled_decks(
         [*BODIES], [body for body, n in _DECK.items() for _ in range(n - 1)], n_vehicles, rng

@@ -21,7 +21,7 @@ _HUES, _GREYS = 10, 6
 
 
 def colors(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean colours over a grid, and a histogram of hues and greys in the middle of the photo.
+    """Mean colors over a grid, and a histogram of hues and greys in the middle of the photo.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def _hues_and_greys(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     pixels = middle.reshape(n, -1, 3).astype(np.float32) / np.float32(255)
     high, low = pixels.max(axis=2), pixels.min(axis=2)
     chroma = high - low
-    share = np.clip((chroma / np.maximum(high, 0.1) - 0.12) * 4, 0, 1)  # of a pixel that counts as colourful
+    share = np.clip((chroma / np.maximum(high, 0.1) - 0.12) * 4, 0, 1)  # of a pixel that counts as colorful
     hue = (_hue(pixels, high, chroma) * _HUES + 0.5).astype(np.int64) % _HUES
     grey = np.minimum(high * _GREYS, _GREYS - 1).astype(np.int64) + _HUES
     n_bins = _HUES + _GREYS
@@ -93,7 +93,7 @@ def _spot(height: int, width: int, spread: float) -> NDArray[np.float32]:
 
 
 def gradient_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Histograms of oriented gradients (Dalal and Triggs, 2005) of the grey photo: shape without colour.
+    """Histograms of oriented gradients (Dalal and Triggs, 2005) of the grey photo: shape without color.
 
     Returns
     -------
@@ -121,13 +121,13 @@ def gradient_histograms(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def textures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Responses to Gabor filters at two scales, and a coarse layout of colours.
+    """Responses to Gabor filters at two scales, and a coarse layout of colors.
 
     Returns
     -------
     numpy.ndarray
         Shape ``(n, 160)``: mean and deviation of 16 responses at two scales in the upper and lower half,
-        then colour in 5 × 2 cells and the colour of the middle.
+        then color in 5 × 2 cells and the color of the middle.
     """
     grey = _grey(images)
     columns = []
@@ -169,7 +169,7 @@ def random_network(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     rng = np.random.default_rng(1906)
     pixels = _shrink(_middle(images).astype(np.float32), 2)
     grey = pixels.mean(axis=3, keepdims=True)
-    muted = grey + 0.35 * (pixels - grey)  # colour must not drown shape
+    muted = grey + 0.35 * (pixels - grey)  # color must not drown shape
     normal = (muted - muted.mean(axis=(1, 2, 3), keepdims=True)) / (
         muted.std(axis=(1, 2, 3), keepdims=True) + 8
     )
@@ -192,7 +192,7 @@ def _relu(values: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
 
 
 def _local_maxima(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Maxima of 2 × 2 neighbours, one overlapping the next."""
+    """Maxima of 2 × 2 neighbors, one overlapping the next."""
     rows = np.maximum(maps[:, :-1], maps[:, 1:])
     return np.maximum(rows[:, :, :-1], rows[:, :, 1:])
 

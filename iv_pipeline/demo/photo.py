@@ -34,7 +34,7 @@ class _Weather:
     tint
         What the light is multiplied with.
     haze
-        Colour of the air.
+        Color of the air.
     fog
         Share of the haze in what is seen of the vehicle, at most.
     ambient, diffuse
@@ -143,7 +143,7 @@ def _traffic(
 
 
 def _hides(other: Vehicle, shift: NDArray[np.float64], vehicle: Vehicle, camera: Camera) -> bool:
-    """Whether `other` is too close to the camera, or covers more of `vehicle` than a neighbour may."""
+    """Whether `other` is too close to the camera, or covers more of `vehicle` than a neighbor may."""
     depth = camera.depth(other.corners + shift)
     if depth.min() < 2.0:
         return True

@@ -33,7 +33,7 @@ class Face:
     color
         Red, green, blue, 0 to 255, in full light.
     shines
-        Whether it keeps its colour whatever the light: a lamp.
+        Whether it keeps its color whatever the light: a lamp.
     """
 
     corners: NDArray[np.float64]
@@ -82,7 +82,7 @@ class Prism:
         return corners[::-1] if sign > 0 else corners
 
     def faces(self, color: RGB, strips: dict[int, RGB] | None = None) -> list[Face]:
-        """All faces in one colour, apart from the `strips` that have their own."""
+        """All faces in one color, apart from the `strips` that have their own."""
         own = strips or {}
         around = [Face(self.strip(i), own.get(i, color)) for i in range(len(self._profile))]
         return [*around, Face(self.side(1), color), Face(self.side(-1), color)]
@@ -142,7 +142,7 @@ class Part:
 
     @cached_property
     def colors(self) -> NDArray[np.float64]:
-        """Colour of each face, shape ``(n_faces, 3)``."""
+        """Color of each face, shape ``(n_faces, 3)``."""
         return np.array([face.color for face in self.faces], dtype=np.float64)
 
     @cached_property
@@ -160,7 +160,7 @@ class Light:
     sun
         Unit vector towards the sun.
     ambient, diffuse
-        Share of a colour seen in the shade, and what the sun adds where it falls at a right angle.
+        Share of a color seen in the shade, and what the sun adds where it falls at a right angle.
     """
 
     sun: NDArray[np.float64]
@@ -168,7 +168,7 @@ class Light:
     diffuse: float
 
     def shade(self, part: Part) -> NDArray[np.uint8]:
-        """Colours of the faces of `part` in this light, shape ``(n_faces, 3)``."""
+        """Colors of the faces of `part` in this light, shape ``(n_faces, 3)``."""
         sky = 0.12 * part.normals[:, 2]
         level = self.ambient + sky + self.diffuse * np.maximum(part.normals @ self.sun, 0)
         level = np.where(part.shining, 1.0, level)

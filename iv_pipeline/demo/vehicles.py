@@ -23,7 +23,7 @@ PAINTS: dict[str, RGB] = {
     "yellow": (232, 186, 40),
     "brown": (120, 78, 50),
 }
-"""Colours that vehicles come in."""
+"""Colors that vehicles come in."""
 
 _RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "sedan": {
@@ -113,7 +113,7 @@ class _Trim:
 
 
 def build(body: str, color: str, rng: np.random.Generator) -> Vehicle:
-    """A new vehicle of this body type and colour; `rng` draws its proportions and trim."""
+    """A new vehicle of this body type and color; `rng` draws its proportions and trim."""
     trim = _trim(color, rng)
     if body == "truck":
         return _truck(color, trim, rng)

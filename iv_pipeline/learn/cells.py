@@ -3,7 +3,7 @@
 Each query looks into the cells whose centroids are nearest to it. Queries that lie close to each other are
 searched together: those that look into the same cell meet its points in one matrix product, which runs at the
 speed of the processor, where an inverted file that goes query by query runs at the speed of memory. How many
-cells it takes follows from a sample: of the true neighbours of its rows it is known in which cells they lie.
+cells it takes follows from a sample: of the true neighbors of its rows it is known in which cells they lie.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BLOCK_QUERIES = 8_192
 FIRST_POINTS = 600
 """Points of the cells nearest to a query's own, whose best bound what is worth keeping of the others."""
 HORIZON_SHARE = 0.998
-"""Of the neighbours in the probed cells, the share whose cells a block of queries has within its horizon."""
+"""Of the neighbors in the probed cells, the share whose cells a block of queries has within its horizon."""
 NEARER_PART = 4
 """One of so many parts of a query's cells is looked into first."""
 SETTLING_ROUNDS = 1
@@ -101,14 +101,14 @@ class Cells:
         return _settle(X, _members(X, self.groups), self.groups, self.centroids)
 
     def reach_for(self, X: NDArray[np.float32], neighbors: NDArray[np.integer[Any]], share: float) -> Reach:
-        """How far to look for a share of the true neighbours of some rows.
+        """How far to look for a share of the true neighbors of some rows.
 
         Parameters
         ----------
         X
             The rows, shape ``(n_rows, n_features)``.
         neighbors
-            Rows of their true neighbours among the points, shape ``(n_rows, k)``.
+            Rows of their true neighbors among the points, shape ``(n_rows, k)``.
         share
             To be found.
         """

@@ -1,6 +1,6 @@
-"""Colour of vehicles in plain words, from the pixels in the middle of their images.
+"""Color of vehicles in plain words, from the pixels in the middle of their images.
 
-The eleven words are the basic colour terms (Berlin and Kay, 1969). A pixel is named in CIELAB by its lightness,
+The eleven words are the basic color terms (Berlin and Kay, 1969). A pixel is named in CIELAB by its lightness,
 chroma and hue, so that a change of exposure alone rarely changes the word.
 """
 
@@ -44,14 +44,14 @@ _TO_XYZ = np.array(  # linear sRGB to XYZ over the white point D65 (IEC 61966-2-
 
 @dataclass(frozen=True)
 class VehicleColor:
-    """Colour of what is in the middle of one image.
+    """Color of what is in the middle of one image.
 
     Attributes
     ----------
     shares
         Share of each of `COLORS`; they sum to 1.
     lightness
-        Mean CIELAB lightness of each colour's pixels, 0 to 100; 0 for a colour that does not occur.
+        Mean CIELAB lightness of each color's pixels, 0 to 100; 0 for a color that does not occur.
     brightness
         Mean luma of the whole image, 0 to 1.
     """
@@ -92,12 +92,12 @@ def _linear_of_bytes() -> NDArray[np.float32]:
 
 
 def name_color(rgb: Sequence[float]) -> str:
-    """The one of `COLORS` that an sRGB colour of 0 to 255 is called."""
+    """The one of `COLORS` that an sRGB color of 0 to 255 is called."""
     return COLORS[int(_name_lab(lab(rgb)))]
 
 
 def _name_lab(colors: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Index into `COLORS` of each CIELAB colour, shape ``(..., 3)`` to ``(...)``."""
+    """Index into `COLORS` of each CIELAB color, shape ``(..., 3)`` to ``(...)``."""
     lightness, a, b = np.moveaxis(colors, -1, 0)
     chroma = np.hypot(a, b)
     hue = np.degrees(np.arctan2(b, a)) % 360
@@ -113,9 +113,9 @@ def _name_lab(colors: NDArray[np.float32]) -> NDArray[np.intp]:
     beige = (orange | yellow) & (chroma < 35)
     name = np.where(is_brown | beige, COLORS.index("brown"), name)
     name = np.where(beige & (lightness > 84), COLORS.index("white"), name)
-    # the eye sees less colour in the dark, and cameras add some of their own
-    colourless = (chroma < 13) | (lightness < 12)
-    named: NDArray[np.intp] = np.where(colourless, grey, name)
+    # the eye sees less color in the dark, and cameras add some of their own
+    colorless = (chroma < 13) | (lightness < 12)
+    named: NDArray[np.intp] = np.where(colorless, grey, name)
     return named
 
 
@@ -186,7 +186,7 @@ def _foreground(colors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def describe_images(images: Iterable[bytes]) -> ColorDescription:
-    """Describe the colours of a sample of images, such as a cluster's, in a word.
+    """Describe the colors of a sample of images, such as a cluster's, in a word.
 
     Parameters
     ----------
@@ -196,8 +196,8 @@ def describe_images(images: Iterable[bytes]) -> ColorDescription:
     Returns
     -------
     ColorDescription
-        `color`, a word such as "white" or "dark blue", "mixed colours" if no colour is that of a third of the
-        images, or "unknown" if there is no image; `confidence`, the share of images of the leading colour;
+        `color`, a word such as "white" or "dark blue", "mixed colors" if no color is that of a third of the
+        images, or "unknown" if there is no image; `confidence`, the share of images of the leading color;
         `shares`, the mean of the images' shares; the mean `brightness`; and `n_images`, how many were decoded.
     """
     seen = vehicle_colors(_decoded(images))
@@ -207,7 +207,7 @@ def describe_images(images: Iterable[bytes]) -> ColorDescription:
     best = max(COLORS, key=leading.count)
     lightness = [color.lightness[best] for color, name in zip(seen, leading, strict=True) if name == best]
     confidence = len(lightness) / len(seen)
-    word = _with_lightness(best, float(np.median(lightness))) if confidence >= 1 / 3 else "mixed colours"
+    word = _with_lightness(best, float(np.median(lightness))) if confidence >= 1 / 3 else "mixed colors"
     return {
         "color": word,
         "confidence": confidence,
@@ -220,7 +220,7 @@ def describe_images(images: Iterable[bytes]) -> ColorDescription:
 def main_color(shares: Mapping[str, float]) -> str:
     """The word for one vehicle: its largest share.
 
-    Grey and black count less, for road, windows, tyres and shadow are around vehicles of every colour.
+    Grey and black count less, for road, windows, tyres and shadow are around vehicles of every color.
     """
     handicap = {"black": 0.4, "grey": 0.5}
     return max(COLORS, key=lambda name: shares[name] * handicap.get(name, 1.0))

@@ -115,7 +115,7 @@ def strengths(
 ) -> dict[str, float]:
     """How predictable each descriptor's clusters are, whichever descriptors judged them.
 
-    No descriptor judges itself, so each is judged by a different panel, and a mean would favour those that escape
+    No descriptor judges itself, so each is judged by a different panel, and a mean would favor those that escape
     weak judges. In a two-way layout, score = strength of the judged × acuity of the judge, least squares on the
     logarithms separates the two (a row and a column effect; missing cells are those of a descriptor's own blocks).
 

@@ -137,7 +137,7 @@ def fitted(
     resample
         Filter.
     ground
-        Colour behind what is transparent.
+        Color behind what is transparent.
 
     Returns
     -------

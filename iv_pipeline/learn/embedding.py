@@ -1,7 +1,7 @@
-"""UMAP in its two halves, the fuzzy graph of a neighbour graph and its layout; and places for other rows.
+"""UMAP in its two halves, the fuzzy graph of a neighbor graph and its layout; and places for other rows.
 
 Apart, they allow for what the whole does not: one fuzzy graph for several layouts, one layout of the fuzzy graphs
-of several descriptors, added up, and rows that take no part in a layout, placed among their neighbours.
+of several descriptors, added up, and rows that take no part in a layout, placed among their neighbors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from iv_pipeline.learn.neighbors import NeighborGraph
 
 LONG_ROWS = 50_000
-"""Up to here 200 rounds of optimisation, beyond it 100."""
+"""Up to here 200 rounds of optimization, beyond it 100."""
 PLACED_ROWS = 4_096
 """Rows that are placed at once."""
 MEDIAN_ROUNDS = 20
@@ -129,10 +129,10 @@ def lay_out(
     min_dist
         Least distance of points.
     n_epochs
-        Rounds of optimisation; None for 200 up to `LONG_ROWS` rows and 100 beyond: on 52,000 rows the second
-        hundred took the share of 50 neighbours that stay neighbours from 12.3 to 12.9 %, in twice the time.
+        Rounds of optimization; None for 200 up to `LONG_ROWS` rows and 100 beyond: on 52,000 rows the second
+        hundred took the share of 50 neighbors that stay neighbors from 12.3 to 12.9 %, in twice the time.
     seed
-        Of the optimisation.
+        Of the optimization.
 
     Returns
     -------
@@ -187,7 +187,7 @@ def nearness(distances: NDArray[np.float32]) -> NDArray[np.float32]:
 def geometric_median(points: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of each row, the place from which the weighted distances to its points add up to least (Weiszfeld 1937).
 
-    A mean would put a row whose neighbours lie in two clusters between them, where there may be a third.
+    A mean would put a row whose neighbors lie in two clusters between them, where there may be a third.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""The density hierarchy of a neighbour graph: what HDBSCAN, DBSCAN and GLOSH read their answers from.
+"""The density hierarchy of a neighbor graph: what HDBSCAN, DBSCAN and GLOSH read their answers from.
 
 HDBSCAN (Campello, Moulavi, Sander 2013) builds the spanning tree of the mutual-reachability graph. The tree of
-the k-nearest-neighbour graph, with its components joined, is that tree wherever the edges it needs are among
-the neighbours. Condensing it, extracting clusters and scoring outliers is left to the package `hdbscan`.
+the k-nearest-neighbor graph, with its components joined, is that tree wherever the edges it needs are among
+the neighbors. Condensing it, extracting clusters and scoring outliers is left to the package `hdbscan`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def build_hierarchy(X: NDArray[np.float32], graph: NeighborGraph, min_samples: i
     X
         Shape ``(n_rows, n_features)``; used to join components of the graph.
     graph
-        Neighbours of the rows of `X`.
+        Neighbors of the rows of `X`.
     min_samples
-        Neighbours that make a point dense.
+        Neighbors that make a point dense.
     """
     # hdbscan's own function forgets to shorten the paths that it walks: 28 s where this takes 0.5
     from sklearn.cluster._hierarchical_fast import single_linkage_label
@@ -110,9 +110,9 @@ def _spanning_tree(
 def _forest_of_neighbors(
     graph: NeighborGraph, core: NDArray[np.float32]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float64]]:
-    """A minimum spanning forest of the mutual reachabilities between neighbours.
+    """A minimum spanning forest of the mutual reachabilities between neighbors.
 
-    Some neighbours of every row at a time: an edge that the forest of some edges leaves out, that of all leaves
+    Some neighbors of every row at a time: an edge that the forest of some edges leaves out, that of all leaves
     out as well, and so they are never held all at once.
     """
     n_rows = graph.n_rows
@@ -283,14 +283,14 @@ def _reaches(
 def extract_dbscan(
     hierarchy: Hierarchy, graph: NeighborGraph, eps: float, min_cluster_size: int
 ) -> DensityClusters:
-    """DBSCAN's clusters: the hierarchy cut at `eps`, and border points put to their nearest dense neighbour.
+    """DBSCAN's clusters: the hierarchy cut at `eps`, and border points put to their nearest dense neighbor.
 
     Parameters
     ----------
     hierarchy, graph
         Of the same rows.
     eps
-        Radius within which a dense point has `min_samples` neighbours.
+        Radius within which a dense point has `min_samples` neighbors.
     min_cluster_size
         Smaller groups are noise.
     """

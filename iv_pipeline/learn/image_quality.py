@@ -231,7 +231,7 @@ def _gradient(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def _edge_share(half: NDArray[np.float32]) -> NDArray[np.float64]:
-    # in colour, for a red vehicle may be exactly as light as the road
+    # in color, for a red vehicle may be exactly as light as the road
     rim = GRID // 16
     steepness = _gradient(half, 0.75)[:, rim:-rim, rim:-rim]
     middle = np.maximum(np.maximum(steepness[..., 0], steepness[..., 1]), steepness[..., 2])

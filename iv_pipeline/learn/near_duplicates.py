@@ -25,7 +25,7 @@ def near_duplicates(phash: NDArray[np.uint64], distance: int = 2) -> NDArray[np.
     phash
         Hashes, shape ``(n,)``; 0 stands for an image without structure, which joins no group.
     distance
-        Greatest number of differing bits of two neighbours in a group; groups are chains of neighbours.
+        Greatest number of differing bits of two neighbors in a group; groups are chains of neighbors.
 
     Returns
     -------

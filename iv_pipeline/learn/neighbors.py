@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour graph that density clustering, outliers and projections share.
+"""The k-nearest-neighbor graph that density clustering, outliers and projections share.
 
 Up to `EXACT_ROWS` rows it is found exactly; beyond that by way of cells (`iv_pipeline.learn.cells`), as many of
 which are looked into as the recall takes. Recall against exact search on other rows is measured at every run
@@ -25,14 +25,14 @@ EXACT_ROWS = REPRODUCIBLE_ROWS
 SPARE_NEIGHBORS = 8
 """Candidates beyond those asked for that float32 distances are ranked by; float64 distances rank them anew."""
 RECALL_QUERIES = 1_000
-"""Rows whose exact neighbours say how many cells to look into, and as many that say how well it went."""
+"""Rows whose exact neighbors say how many cells to look into, and as many that say how well it went."""
 RECALL_NEIGHBORS = 15
 RECALL_AIM = 0.965
 
 
 @dataclass(frozen=True)
 class NeighborGraph:
-    """Nearest neighbours of every row, itself not counted.
+    """Nearest neighbors of every row, itself not counted.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class NeighborGraph:
     distances
         Euclidean, shape ``(n_rows, n_neighbors)``, float32.
     recall
-        Share of the `RECALL_NEIGHBORS` nearest neighbours found, measured on a sample of rows; 1.0 for exact
+        Share of the `RECALL_NEIGHBORS` nearest neighbors found, measured on a sample of rows; 1.0 for exact
         search.
     n_cells, n_probes
         Cells, and how many of them each row looked into; 1 and 1 for exact search.
@@ -60,23 +60,23 @@ class NeighborGraph:
 
     @property
     def n_neighbors(self) -> int:
-        """Neighbours of each row."""
+        """Neighbors of each row."""
         return int(self.indices.shape[1])
 
     def core_distances(self, min_samples: int) -> NDArray[np.float32]:
-        """Distance to the neighbour number `min_samples` (the row itself not counted), shape ``(n_rows,)``."""
+        """Distance to the neighbor number `min_samples` (the row itself not counted), shape ``(n_rows,)``."""
         return self.distances[:, min(min_samples, self.n_neighbors) - 1]
 
 
 def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> NeighborGraph:
-    """Find the nearest neighbours of every row.
+    """Find the nearest neighbors of every row.
 
     Parameters
     ----------
     X
         Shape ``(n_rows, n_features)``, float32, finite.
     n_neighbors
-        Neighbours of each row, itself not counted; fewer if there are not as many rows.
+        Neighbors of each row, itself not counted; fewer if there are not as many rows.
     seed
         Of the cells and of the rows whose recall is measured.
 
@@ -86,7 +86,7 @@ def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> N
         If there are fewer than two rows.
     """
     if len(X) < 2:
-        raise InputError(f"neighbours need two usable rows, here {len(X)} are usable")
+        raise InputError(f"neighbors need two usable rows, here {len(X)} are usable")
     n_neighbors = min(n_neighbors, len(X) - 1)
     if len(X) <= EXACT_ROWS:
         return _exact_graph(X, n_neighbors)
@@ -101,7 +101,7 @@ def neighbor_graph(X: NDArray[np.float32], n_neighbors: int, seed: int = 0) -> N
 def tune_cells(
     X: NDArray[np.float32], seed: int = 0
 ) -> tuple[Cells, Reach, tuple[NDArray[np.int64], NDArray[np.int32]]]:
-    """Cells of the rows, how far to look, and rows with their exact neighbours to judge it by.
+    """Cells of the rows, how far to look, and rows with their exact neighbors to judge it by.
 
     Parameters
     ----------
@@ -115,9 +115,9 @@ def tune_cells(
     cells
         Of all rows.
     reach
-        Of `RECALL_AIM` of the neighbours of sampled rows.
+        Of `RECALL_AIM` of the neighbors of sampled rows.
     judges
-        Other rows, and their `RECALL_NEIGHBORS` nearest neighbours.
+        Other rows, and their `RECALL_NEIGHBORS` nearest neighbors.
     """
     cells = fit_cells(X, seed)
     n_each = min(RECALL_QUERIES, len(X) // 2)
@@ -189,7 +189,7 @@ def _nearest_of(
 
 
 def recall_of(truth: NDArray[np.integer[Any]], found: NDArray[np.integer[Any]]) -> float:
-    """Share of the true neighbours among as many that were found."""
+    """Share of the true neighbors among as many that were found."""
     judged = found[:, : truth.shape[1]]
     judged_truth = truth[:, : judged.shape[1]]
     return float(np.mean([np.isin(t, f).mean() for t, f in zip(judged_truth, judged, strict=True)]))

@@ -25,7 +25,7 @@ LEAST_NEIGHBORS = 5
 
 @dataclass(frozen=True)
 class Novelty:
-    """Scores rows by the mean distance to their nearest neighbours among rows of the fit.
+    """Scores rows by the mean distance to their nearest neighbors among rows of the fit.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ def fit_novelty(
         Share of the rows that lie so far out that a new row like them would be like nothing in the fit.
     n_neighbors
         Of each row among all rows; among a sample as many fewer, at least `LEAST_NEIGHBORS`, so that
-        neighbourhoods stay as wide and a clump of strange rows does not make itself at home.
+        neighborhoods stay as wide and a clump of strange rows does not make itself at home.
     seed
         Of the rows that are compared with.
     n_rows

@@ -1,7 +1,7 @@
 """Outlier scores of a descriptor: four methods, made comparable, and their ensemble.
 
-Neighbour-based methods read the shared graph, whose neighbourhoods are wide on purpose: twenty overexposed
-frames are each other's neighbours, and only a neighbourhood larger than the clump sees that they are far away.
+Neighbor-based methods read the shared graph, whose neighborhoods are wide on purpose: twenty overexposed
+frames are each other's neighbors, and only a neighborhood larger than the clump sees that they are far away.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _isolate(forest: IsolationForest, rows: NDArray[np.float32]) -> NDArray[np.f
 
 
 def local_outlier_factor(graph: NeighborGraph) -> NDArray[np.float64]:
-    """Local outlier factor (Breunig et al. 2000) with the graph's neighbourhoods, shape ``(n_rows,)``.
+    """Local outlier factor (Breunig et al. 2000) with the graph's neighborhoods, shape ``(n_rows,)``.
 
     As in `sklearn.neighbors.LocalOutlierFactor`, with the sign turned: about 1 inside a cluster, larger outside.
     """

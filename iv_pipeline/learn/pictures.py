@@ -1,6 +1,6 @@
 """What pictures show by themselves, as vectors: witnesses that no network has had a hand in.
 
-Where a descriptor is alone, nobody else can say whether its clusters are real. Coarse shapes and colours of the
+Where a descriptor is alone, nobody else can say whether its clusters are real. Coarse shapes and colors of the
 pictures can: on labelled photos they ranked clusterings about as well as other networks did.
 """
 
@@ -28,7 +28,7 @@ _CHUNK = 500
 
 
 def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[str, NDArray[np.float32]]:
-    """Shapes and colours of pictures.
+    """Shapes and colors of pictures.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def picture_views(paths: Sequence[str], read: Callable[[str], bytes]) -> dict[st
     -------
     dict of str to numpy.ndarray
         ``shape``: histograms of oriented gradients (Dalal, Triggs 2005) of `CELLS` × `CELLS` cells, square roots
-        of their shares; ``colours``: the mean colour of each cell. A row a path, float32, NaN where a picture
+        of their shares; ``colors``: the mean color of each cell. A row a path, float32, NaN where a picture
         cannot be read.
     """
     chunks = [paths[begin : begin + _CHUNK] for begin in range(0, len(paths), _CHUNK)]
@@ -81,8 +81,8 @@ def _views(pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     length = np.hypot(down, right)
     histogram = np.concatenate([_cells(length * (nearest == i)) for i in range(ORIENTATIONS)], axis=1)
     total = histogram.sum(axis=1, keepdims=True)
-    share = histogram / np.where(total == 0, 1, total)  # a picture of one colour has no gradients
-    return {"shape": np.sqrt(share).astype(np.float32), "colours": _cells(pixels)}
+    share = histogram / np.where(total == 0, 1, total)  # a picture of one color has no gradients
+    return {"shape": np.sqrt(share).astype(np.float32), "colors": _cells(pixels)}
 
 
 def _cells(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -154,7 +154,7 @@ def propose_name(label: tuple[str, float], color: tuple[str, float], brightness:
     label
         Most frequent true label and its share; an empty name where there are no labels.
     color
-        Most frequent colour word and the share of images that it fits; an empty word where there is none.
+        Most frequent color word and the share of images that it fits; an empty word where there is none.
     brightness
         Mean brightness of its images in [0, 1]; NaN without pictures.
     """

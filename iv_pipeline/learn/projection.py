@@ -1,7 +1,7 @@
-"""2-D and 3-D maps: UMAP's layout of the shared neighbour graph.
+"""2-D and 3-D maps: UMAP's layout of the shared neighbor graph.
 
-Of many rows a quarter, the landmarks, are laid out, and the others placed between those of their neighbours that
-are landmarks: on 416,314 rows this keeps more neighbours together than a layout of all, in a fifth of the time.
+Of many rows a quarter, the landmarks, are laid out, and the others placed between those of their neighbors that
+are landmarks: on 416,314 rows this keeps more neighbors together than a layout of all, in a fifth of the time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LEAST_LANDMARKS = 100_000
 LANDMARK_SHARE = 0.25
-"""Of 50 neighbours of a row, 12 are landmarks then: about as many as a map keeps together."""
+"""Of 50 neighbors of a row, 12 are landmarks then: about as many as a map keeps together."""
 
 
 def umap_layouts(
@@ -46,17 +46,17 @@ def umap_layouts(
     X
         Shape ``(n_rows, n_features)``; its first columns, the leading components, start the layout.
     graph
-        Neighbours of the rows of `X`.
+        Neighbors of the rows of `X`.
     dimensions
         Of the maps.
     n_neighbors
-        Neighbours that the map keeps together; the nearest of the graph.
+        Neighbors that the map keeps together; the nearest of the graph.
     min_dist
         Least distance of points on the map.
     n_epochs
-        Rounds of optimisation; None as in `iv_pipeline.learn.embedding.lay_out`.
+        Rounds of optimization; None as in `iv_pipeline.learn.embedding.lay_out`.
     seed
-        Of the optimisation.
+        Of the optimization.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def umap_layouts(
     landmarks = choose_landmarks(len(X), seed)
     indices, distances = nearest_landmarks(graph, landmarks, n_neighbors - 1)
     own = np.arange(len(landmarks), dtype=np.int32)[:, None]
-    # a row that is its own neighbour has no edge in UMAP's graph: so much for neighbours that are missing
+    # a row that is its own neighbor has no edge in UMAP's graph: so much for neighbors that are missing
     among = np.where(indices[landmarks] < 0, own, indices[landmarks])
     laid_out = NeighborGraph(among, distances[landmarks], graph.recall)
     fuzzy = fuzzy_graph(laid_out, n_neighbors)
@@ -90,16 +90,16 @@ def choose_landmarks(n_rows: int, seed: int = 0) -> NDArray[np.int64]:
 def nearest_landmarks(
     graph: NeighborGraph, landmarks: NDArray[np.int64], n_neighbors: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The nearest landmarks of every row that are among its neighbours.
+    """The nearest landmarks of every row that are among its neighbors.
 
     Parameters
     ----------
     graph
-        Neighbours of every row.
+        Neighbors of every row.
     landmarks
         Rows, ascending, shape ``(n_landmarks,)``.
     n_neighbors
-        Landmarks wanted of each row; at most as many as the graph has neighbours.
+        Landmarks wanted of each row; at most as many as the graph has neighbors.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def nearest_landmarks(
         Numbers of the landmarks, nearest first, −1 where there are no more, int32, shape
         ``(n_rows, n_neighbors)``.
     distances
-        To them; where there are no more, that of the farthest neighbour.
+        To them; where there are no more, that of the farthest neighbor.
     """
     n_neighbors = min(n_neighbors, graph.n_neighbors)
     if len(landmarks) == graph.n_rows:
@@ -134,7 +134,7 @@ def place_between(
 ) -> NDArray[np.float32]:
     """All rows: landmarks where they were laid out, others at the geometric median of their nearest landmarks.
 
-    Rows without a landmark among their neighbours go to the mean place of those neighbours, or of all landmarks.
+    Rows without a landmark among their neighbors go to the mean place of those neighbors, or of all landmarks.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def place_between(
     indices, distances
         From `nearest_landmarks`.
     graph
-        Neighbours of every row.
+        Neighbors of every row.
     """
     others = np.setdiff1d(np.arange(graph.n_rows), landmarks, assume_unique=True)
     places = np.empty((graph.n_rows, layout.shape[1]), np.float32)

@@ -1,8 +1,8 @@
-"""What clusters are looked for in: principal components as they are, whitened, normalised, or embedded by UMAP.
+"""What clusters are looked for in: principal components as they are, whitened, normalized, or embedded by UMAP.
 
 A representation is made of *blocks*, one for each descriptor that takes part: its principal components, weighted
 to the same total variance or each to unit variance (whitened), and then perhaps every row of a block to unit
-length (normalised). UMAP embeds the blocks side by side; or the fuzzy neighbour graphs of that and of each block
+length (normalized). UMAP embeds the blocks side by side; or the fuzzy neighbor graphs of that and of each block
 are added up first (fusion): images that several descriptors find alike are drawn together.
 """
 
@@ -57,7 +57,7 @@ class Recipe:
     embed
         Whether UMAP embeds the rows.
     fuse
-        Whether the neighbour graph of each block is added to the one of all side by side.
+        Whether the neighbor graph of each block is added to the one of all side by side.
     """
 
     whiten: bool = False
@@ -66,7 +66,7 @@ class Recipe:
     fuse: bool = False
 
     def parts(self, widths: Sequence[int]) -> list[slice]:
-        """Columns that have a neighbour graph each: none if nothing is embedded, all, and those of each block."""
+        """Columns that have a neighbor graph each: none if nothing is embedded, all, and those of each block."""
         if not self.embed:
             return []
         ends = np.cumsum([0, *widths]).tolist()
@@ -97,15 +97,15 @@ class Embedder:
     n_components
         Dimensions of the embedding.
     n_neighbors
-        Rows of a neighbourhood, the row itself counted.
+        Rows of a neighborhood, the row itself counted.
     min_dist
         Least distance of embedded rows; 0 lets clusters be dense.
     n_epochs
-        Rounds of optimisation; None for 100 up to `LONG_ROWS` rows and 50 beyond, half of what a map takes:
+        Rounds of optimization; None for 100 up to `LONG_ROWS` rows and 50 beyond, half of what a map takes:
         clusters of 4,800 labelled photos named as many rightly after 50 rounds as after 200, within one in a
         hundred.
     seed
-        Of the neighbour graphs and of the layout.
+        Of the neighbor graphs and of the layout.
     """
 
     n_components: int = 10
@@ -194,7 +194,7 @@ def _of_unit_length(rows: NDArray[Floats], widths: Sequence[int]) -> NDArray[Flo
 def fit_block_maps(
     statistics: Statistics, widths: Sequence[int], recipe: Recipe, variance: float, max_components: int
 ) -> tuple[Reduction, list[int]]:
-    """Standardised principal components of every block, weighted, and of unit length if the recipe says so.
+    """Standardized principal components of every block, weighted, and of unit length if the recipe says so.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def fit_block_maps(
     widths
         Features of each block.
     recipe
-        Says how components are weighted and whether they are normalised.
+        Says how components are weighted and whether they are normalized.
     variance, max_components
         Of each block, as for `iv_pipeline.learn.pca.fit_pca`.
 
@@ -279,7 +279,7 @@ def embed_parts(
     widths
         Components of each block, for the layout to start from the leading ones of each.
     parts
-        Columns that have a neighbour graph each, as from `Recipe.parts`.
+        Columns that have a neighbor graph each, as from `Recipe.parts`.
     embedder
         How.
     """
@@ -335,15 +335,15 @@ class Reduction:
 
 
 class Interpolation:
-    """Reduced rows to where they belong in an embedding: between their neighbours of the fit.
+    """Reduced rows to where they belong in an embedding: between their neighbors of the fit.
 
-    A row comes to lie at the geometric median of its neighbours' places, those of all parts together, weighted by
+    A row comes to lie at the geometric median of its neighbors' places, those of all parts together, weighted by
     the inverse square of their distance (Shepard 1968); so a row of the fit comes to lie where the fit put it.
 
     Parameters
     ----------
     parts
-        Columns of the rows whose neighbours vote, as from `Recipe.parts`.
+        Columns of the rows whose neighbors vote, as from `Recipe.parts`.
     source
         Reduced rows of the fit, shape ``(n_points, n_components)``, float32, finite.
     embedding

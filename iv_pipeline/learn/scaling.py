@@ -39,7 +39,7 @@ def fit_scaler(kind: str, statistics: Statistics, blocks: Sequence[int] = ()) ->
 
     Notes
     -----
-    As in scikit-learn, a feature whose spread is 0 is centred and scaled by 1.
+    As in scikit-learn, a feature whose spread is 0 is centered and scaled by 1.
     """
     if kind == "standard":
         center, scale = statistics.mean, statistics.standard_deviation

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def ward_merges(points: NDArray[np.floating[Any]], weights: NDArray[Any]) -> NDArray[np.float64]:
-    """Ward's merges of weighted points, by the nearest-neighbour chain (Murtagh 1983).
+    """Ward's merges of weighted points, by the nearest-neighbor chain (Murtagh 1983).
 
     Merging clusters of weights u and v raises the within-cluster sum of squares by ``u v / (u + v)`` times the
     squared distance of their centroids; the height is the square root of twice that, as in
@@ -54,9 +54,9 @@ def ward_merges(points: NDArray[np.floating[Any]], weights: NDArray[Any]) -> NDA
 
 def _costs(points: NDArray[np.float64], mass: NDArray[np.float64]) -> NDArray[np.float64]:
     """What merging each pair of points would cost; a point with itself, infinitely much."""
-    centred = points - points.mean(axis=0)
-    squares = np.square(centred).sum(axis=1)
-    cost: NDArray[np.float64] = squares[:, None] + squares - 2 * centred @ centred.T
+    centered = points - points.mean(axis=0)
+    squares = np.square(centered).sum(axis=1)
+    cost: NDArray[np.float64] = squares[:, None] + squares - 2 * centered @ centered.T
     np.maximum(cost, 0, out=cost)
     cost *= mass[:, None] * mass / (mass[:, None] + mass)
     np.fill_diagonal(cost, np.inf)

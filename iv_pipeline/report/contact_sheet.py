@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUND = (238, 238, 238)
-"""Colour behind images that do not fill their tile."""
+"""Color behind images that do not fill their tile."""
 
 _PAPER = (255, 255, 255)
 _INK = (120, 120, 120)

@@ -73,7 +73,7 @@
     canvas.getContext("2d").drawImage(image, x, y, width, height, 0, 0, canvas.width, canvas.height);
   }
 
-  // Colours
+  // Colors
 
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const ramp = (t) => {
@@ -143,7 +143,7 @@
       return typed?.textContent || this.clusters.get(cluster).name || `cluster ${cluster}`;
     }
 
-    // Groups of points that share a colour: a title and a colour for each, and the group of every point.
+    // Groups of points that share a color: a title and a color for each, and the group of every point.
 
     groups() {
       if (this.by === "cluster" || this.by === "name") return this.groupsOfClusters(this.by === "name");

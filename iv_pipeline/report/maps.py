@@ -51,7 +51,7 @@ def points_of(
     dict or None
         ``flat`` and ``solid``: packed coordinates of the 2-D and the 3-D map; ``cluster``: packed numbers plus
         one; ``suspicion``: the outlier score in thousandths, plus 0x8000 where the image is flagged; ``clusters``:
-        number, colour and name of each; ``at_once``: whether to draw it unasked. None if a stage has not run, or
+        number, color and name of each; ``at_once``: whether to draw it unasked. None if a stage has not run, or
         places no image.
     """
     if final is None or projection is None:
@@ -78,9 +78,9 @@ def _steps(coordinates: NDArray[np.float64], known: NDArray[np.bool_]) -> list[N
     """Coordinates as whole steps, an array for each axis; one step is as long on every axis."""
     low, high = coordinates[known].min(axis=0), coordinates[known].max(axis=0)
     longest = max(float((high - low).max()), np.finfo(float).tiny)
-    centred = (coordinates - (low + high) / 2) / longest + 0.5
+    centered = (coordinates - (low + high) / 2) / longest + 0.5
     steps = np.full(coordinates.shape, NOWHERE, np.uint16)
-    steps[known] = np.round(STEPS * centred[known])
+    steps[known] = np.round(STEPS * centered[known])
     return list(steps.T)
 
 
@@ -113,7 +113,7 @@ def images_of(images: pd.DataFrame, suspicious: pd.Series[str], archive: ImageSt
     -------
     dict
         ``paths``: packed text; ``labels``: title, values and packed numbers of each column, 0 where there is none,
-        and a colour for each number; ``pictured``: rows with a thumbnail; ``sheets``: data URIs, in which they lie
+        and a color for each number; ``pictured``: rows with a thumbnail; ``sheets``: data URIs, in which they lie
         row by row.
     """
     paths = images["image_path"].map(str)

@@ -57,7 +57,7 @@ MAX_BATCHES = 60
 """That are shown side by side; there may be one every day for years."""
 _DPI = 144
 _NEAR_INK = 24
-"""How far a channel of 256 colours may be from the ink that it stands for."""
+"""How far a channel of 256 colors may be from the ink that it stands for."""
 _CHOSEN = "#d6336c"
 _NUMBERED_CLUSTERS = 80
 _GOLDEN_ANGLE = 137.508
@@ -69,7 +69,7 @@ def inline(picture: bytes) -> str:
 
 
 def cluster_color(number: int) -> str:
-    """Colour of a cluster wherever it is drawn, as ``#rrggbb``; grey for noise.
+    """Color of a cluster wherever it is drawn, as ``#rrggbb``; grey for noise.
 
     Successive numbers are a golden angle of hue apart, in three shades of OKLCH that are visible on white and on
     black, so that the large clusters, which have the low numbers, differ most.
@@ -83,7 +83,7 @@ def cluster_color(number: int) -> str:
 
 
 def _from_oklab(lightness: float, a: float, b: float) -> tuple[int, int, int]:
-    """A colour of OKLab (Ottosson 2020) as sRGB of 0 to 255, clipped to what screens show."""
+    """A color of OKLab (Ottosson 2020) as sRGB of 0 to 255, clipped to what screens show."""
     l, m, s = (  # noqa: E741  (the names of the cones)
         (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3,
         (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3,
@@ -172,7 +172,7 @@ def _round_counts(counts: pd.Series[int]) -> list[int]:
 
 
 def _legend(figure: Figure, axes: Axes, trials: pd.DataFrame) -> None:
-    """What was clustered by colour, algorithms by mark, and the ring: those that occur, below the plot."""
+    """What was clustered by color, algorithms by mark, and the ring: those that occur, below the plot."""
     vectors = [name for name in REPRESENTATION_COLORS if (trials["vectors"] == name).any()]
     algorithms = [name for name in ALGORITHM_MARKERS if (trials["algorithm"] == name).any()]
     marks = [axes.plot([], [], color=REPRESENTATION_COLORS[name], lw=2.5, label=name)[0] for name in vectors]
@@ -288,7 +288,7 @@ def cluster_sizes(sizes: pd.Series[int]) -> bytes:
 
 
 def map_2d(coordinates: NDArray[np.float32], labels: NDArray[np.int32], size: float = 4.6) -> bytes:
-    """All points of a map in the colour of their cluster, clusters numbered, as PNG on a transparent ground.
+    """All points of a map in the color of their cluster, clusters numbered, as PNG on a transparent ground.
 
     Parameters
     ----------
@@ -351,7 +351,7 @@ def _number_clusters(axes: Axes, coordinates: NDArray[np.float32], labels: NDArr
 
 
 def heat_map(values: pd.DataFrame, low: float = 0.0, high: float = 1.0) -> bytes:
-    """A square table of agreement as coloured cells with their numbers, as PNG; no value, no colour."""
+    """A square table of agreement as colored cells with their numbers, as PNG; no value, no color."""
     n = len(values)
     figure, axes = _axes(1.6 + 0.72 * n, 1.1 + 0.6 * n)
     axes.imshow(values.to_numpy(float), vmin=low, vmax=high, cmap="Blues", aspect="auto")
@@ -412,7 +412,7 @@ def on_dark(png: bytes) -> bytes:
 
 
 def _png(figure: Figure) -> bytes:
-    """The figure in 256 colours, which is a third of the bytes, and the eye sees no difference."""
+    """The figure in 256 colors, which is a third of the bytes, and the eye sees no difference."""
     canvas: Any = figure.canvas
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba()))

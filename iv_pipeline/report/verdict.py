@@ -153,9 +153,9 @@ VECTORS = {
     "umap": "a UMAP embedding",
     "whitened_umap": "a UMAP embedding of whitened components",
     "normalized_umap": "a UMAP embedding of components of unit length",
-    "fusion": "a UMAP embedding of the descriptors' fused neighbour graphs",
-    "whitened_fusion": "a UMAP embedding of the fused neighbour graphs of whitened descriptors",
-    "normalized_fusion": "a UMAP embedding of the fused neighbour graphs of descriptors of unit length",
+    "fusion": "a UMAP embedding of the descriptors' fused neighbor graphs",
+    "whitened_fusion": "a UMAP embedding of the fused neighbor graphs of whitened descriptors",
+    "normalized_fusion": "a UMAP embedding of the fused neighbor graphs of descriptors of unit length",
 }
 """Representations in words; scaled components as they are go by their scaler."""
 

@@ -23,7 +23,7 @@ from iv_pipeline.errors import (
 )
 from iv_pipeline.storage.image_store import ImageStore, is_local
 from iv_pipeline.storage.junk import is_junk
-from iv_pipeline.storage.matching import Entries, fold, normalised
+from iv_pipeline.storage.matching import Entries, fold, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from iv_pipeline.storage.matching import Matching
 
-__all__ = ["ImageArchive", "normalised"]
+__all__ = ["ImageArchive", "normalized"]
 
 MAX_BYTES = 1 << 28
 """Larger entries are refused: no picture is so large, and a few bytes can unpack to any number."""
@@ -154,8 +154,8 @@ class ImageArchive(ImageStore):
 
 
 def _index(archive: zipfile.ZipFile, encoding: str) -> dict[str, zipfile.ZipInfo]:
-    """Entries by normalised name; of several with one name the last counts, as it was added later."""
-    named = ((normalised(_name(info, encoding)), info) for info in archive.infolist())
+    """Entries by normalized name; of several with one name the last counts, as it was added later."""
+    named = ((normalized(_name(info, encoding)), info) for info in archive.infolist())
     return {name: info for name, info in named if name[-1:] != "/" and not is_junk(name)}
 
 
@@ -178,7 +178,7 @@ def _encoding_of(infos: Iterable[zipfile.ZipInfo], paths: Sequence[str]) -> str 
     sample = odd[:: max(1, len(odd) // _SAMPLE)]
 
     def n_known(encoding: str) -> int:
-        parts = (part for info in sample for part in fold(normalised(_name(info, encoding))).split("/"))
+        parts = (part for info in sample for part in fold(normalized(_name(info, encoding))).split("/"))
         return sum(not part.isascii() and part in wanted for part in parts)
 
     known = {encoding: n_known(encoding) for encoding in _CODE_PAGES}

@@ -83,20 +83,20 @@ OF_TABLE: dict[str, dict[str, str]] = {
     },
     "representation": {
         "vectors": "what is clustered, float32",
-        "source": "what neighbours of an embedded image are looked for in; NaN for all others",
+        "source": "what neighbors of an embedded image are looked for in; NaN for all others",
     },
     "neighbors": {
-        "indices": "rows of the nearest neighbours, nearest first",
+        "indices": "rows of the nearest neighbors, nearest first",
         "distances": "to them, Euclidean",
     },
     "clusters": {
         "representation": "vector that was clustered, where it is not the reduced one",
-        "core_distance": "distance to the min_samples-th neighbour, by which density methods attach new images",
+        "core_distance": "distance to the min_samples-th neighbor, by which density methods attach new images",
         "start": "cluster of the earlier fit that this one started from; −1 where it knew none",
     },
     "outliers": {
         "isolation_forest": "isolation forest (Liu, Ting, Zhou 2008), in [0, 1]",
-        "knn_distance": "mean distance to the nearest neighbours, scaled to [0, 1]",
+        "knn_distance": "mean distance to the nearest neighbors, scaled to [0, 1]",
         "lof": "local outlier factor (Breunig et al. 2000), in [0, 1]",
         "glosh": "outlier score of the density hierarchy (Campello et al. 2015), in [0, 1]",
         "score": "mean of the methods, in [0, 1]; 1 for rows that cannot be used",
@@ -142,7 +142,7 @@ OF_TABLE: dict[str, dict[str, str]] = {
         "typical": "images at the median distance from it",
         "borderline": "images least firmly in the cluster",
         "color": "of its vehicles, in words; empty if mixed or unknown",
-        "color_share": "share of its exemplars of that colour",
+        "color_share": "share of its exemplars of that color",
         "brightness": "mean luma of its exemplars, 0 to 1",
         "majority_label": "label that most of its labelled images have",
         "majority_share": "share of them that have it",

@@ -59,7 +59,7 @@ class Delivery:
 
     @cached_property
     def paths(self) -> list[str]:
-        """Normalised path of every image, in the delivery's order.
+        """Normalized path of every image, in the delivery's order.
 
         Raises
         ------

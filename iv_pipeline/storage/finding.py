@@ -58,7 +58,7 @@ def find_images(folder: UPath, setting: str, image_paths: Sequence[str]) -> Foun
     setting
         Archive or folder, relative to `folder`.
     image_paths
-        Normalised.
+        Normalized.
 
     Raises
     ------

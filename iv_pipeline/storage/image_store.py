@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Self
 
 from iv_pipeline.errors import NOT_THERE, Notice, PictureError
-from iv_pipeline.storage.matching import Entries, Matching, match, n_shared_parts, normalised
+from iv_pipeline.storage.matching import Entries, Matching, match, n_shared_parts, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -57,7 +57,7 @@ class ImageStore(ABC):
             If there is no such archive or folder, or it cannot be read at all.
         """
         store = cls(path)
-        store._match([normalised(image_path) for image_path in image_paths])
+        store._match([normalized(image_path) for image_path in image_paths])
         return store
 
     def _match(self, paths: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ class ImageStore(ABC):
         """
         self.parts = tuple(parts)
         stores, differing = (self, *self.parts), []
-        for path in map(normalised, image_paths):
+        for path in map(normalized, image_paths):
             entries = {store: entry for store in stores if (entry := store.entry_of(path)) is not None}
             if len(entries) < 2:
                 continue
@@ -148,7 +148,7 @@ class ImageStore(ABC):
 
     def entry_of(self, image_path: str) -> str | None:
         """Name of the entry that is an image; None if this store itself lacks it."""
-        return self._entries.find(normalised(image_path), self._matching)
+        return self._entries.find(normalized(image_path), self._matching)
 
     def _holder(self, image_path: str) -> tuple[ImageStore, str] | None:
         """The first store that has the image, and its entry there."""
@@ -176,7 +176,7 @@ class ImageStore(ABC):
 
     @abstractmethod
     def _names(self) -> Collection[str]:
-        """Open the store; normalised names of its entries."""
+        """Open the store; normalized names of its entries."""
 
 
 def is_local(path: UPath) -> bool:

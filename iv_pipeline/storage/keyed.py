@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iv_pipeline.errors import DeliveryError, Notice
-from iv_pipeline.storage.matching import Entries, closest_names, match, normalised
+from iv_pipeline.storage.matching import Entries, closest_names, match, normalized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def rows_by_path(
     DeliveryError
         If an image has no vector or could have several.
     """
-    keys = [normalised(key) for key in keys]
+    keys = [normalized(key) for key in keys]
     if keys == image_paths:
         return None, []
     row_of = {key: row for row, key in enumerate(keys)}

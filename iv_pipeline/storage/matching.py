@@ -28,7 +28,7 @@ _SAMPLE = 1000
 _AFTER_ALL = "\U0010ffff"
 
 
-def normalised(path: str) -> str:
+def normalized(path: str) -> str:
     """The path with ``/`` between its parts, and without ``./`` and doubled separators."""
     path = path.replace("\\", "/")
     return _NEEDLESS.sub("", path) if "./" in path or "//" in path else path
@@ -69,7 +69,7 @@ class Entries:
     Parameters
     ----------
     names
-        Normalised, each once.
+        Normalized, each once.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -85,7 +85,7 @@ class Entries:
         return found
 
     def find(self, path: str, matching: Matching) -> str | None:
-        """The entry that a normalised path means; None if there is none, or several."""
+        """The entry that a normalized path means; None if there is none, or several."""
         if path in self.names:
             return path
         if path in matching.pairs:
@@ -112,7 +112,7 @@ def match(image_paths: Sequence[str], entries: Entries) -> tuple[Matching, list[
     Parameters
     ----------
     image_paths
-        Normalised, each once.
+        Normalized, each once.
     entries
         What there is.
 

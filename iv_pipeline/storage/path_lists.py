@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from iv_pipeline.errors import DeliveryError, Notice
 from iv_pipeline.storage.csv_files import TextTable, read_text_table
-from iv_pipeline.storage.matching import normalised
+from iv_pipeline.storage.matching import normalized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def read_path_list(
     if not table.lines:
         raise DeliveryError("has a header and no rows", where=file, fix="give it the path of every image")
     raw = table.columns.pop(name)
-    paths = [normalised(path.strip()) for path in raw]
+    paths = [normalized(path.strip()) for path in raw]
     if not anywhere:
         paths, cut = _relative(table, raw, paths, archive)
         notices += cut
@@ -135,7 +135,7 @@ def _relative(
     if row is None:
         return paths, []
     shared = _shared_folders(paths)
-    folder = normalised(archive).rpartition("/")[2].partition(".")[0].lower() if archive else ""
+    folder = normalized(archive).rpartition("/")[2].partition(".")[0].lower() if archive else ""
     folders = [part.lower() for part in shared]
     if not folder or folder not in folders:
         whole = f"{'/'.join(shared)}/, or the part of it that" if any(shared) else "what"

@@ -260,7 +260,7 @@ def is_local(path: UPath) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: UPath) -> Iterator[IO[bytes]]:
-    """Open a temporary neighbour of `path` for writing and rename it when the block ends well.
+    """Open a temporary neighbor of `path` for writing and rename it when the block ends well.
 
     What was at `path` stays whole until then; when the block fails, the temporary file is removed. A killed
     process leaves a ``.tmp`` file, which the next write of the same path removes.

@@ -176,7 +176,7 @@ def test_groups_stay_while_answers_refer_to_them(pipeline: Pipeline) -> None:
     answer(pipeline, 3)
     config = yaml.safe_load(pipeline.config.read_text(encoding="utf-8"))
     pipeline.config.write_text(yaml.safe_dump(config | {"seed": 5}), encoding="utf-8")
-    result = pipeline.materialise("joint_features", "groups")
+    result = pipeline.materialize("joint_features", "groups")
     assert result.success, reasons(result)
     after = pipeline.read("groups")
     assert after.column("leaf").equals(before.column("leaf"))

@@ -26,7 +26,7 @@ def archive_of(pipeline: Pipeline) -> Path:
 
 
 def measure(pipeline: Pipeline) -> pd.DataFrame:
-    result = pipeline.materialise(*STAGES)
+    result = pipeline.materialize(*STAGES)
     assert result.success, reasons(result)
     table: pd.DataFrame = pipeline.read("image_quality")
     return table
@@ -34,7 +34,7 @@ def measure(pipeline: Pipeline) -> pd.DataFrame:
 
 def rank(pipeline: Pipeline) -> pd.DataFrame:
     """The verdict on every image."""
-    result = pipeline.materialise("joint_features", "ranked_outliers")
+    result = pipeline.materialize("joint_features", "ranked_outliers")
     assert result.success, reasons(result)
     table: pd.DataFrame = pipeline.read("ranked_outliers")
     return table
@@ -112,7 +112,7 @@ def test_pictures_of_which_most_cannot_be_read_make_no_outliers(
     measure(pipeline)
     ranked = rank(pipeline)
     assert (ranked["quality_score"] == 1).sum() == (n_locked if counts else 0)
-    shown: Any = pipeline.materialise("ranked_outliers").asset_materializations_for_node("ranked_outliers")
+    shown: Any = pipeline.materialize("ranked_outliers").asset_materializations_for_node("ranked_outliers")
     assert ("notices" not in shown[0].metadata) == counts
     if not counts:
         assert "pictures take no part in the ranking" in str(shown[0].metadata["notices"].value)

@@ -71,7 +71,7 @@ def test_paths_labels_and_archive_agree(delivery: Path) -> None:
         assert archive.testzip() is None
 
 
-def test_photos_of_one_vehicle_share_their_type_and_colour_and_show_both_ends(delivery: Path) -> None:
+def test_photos_of_one_vehicle_share_their_type_and_color_and_show_both_ends(delivery: Path) -> None:
     content = yaml.safe_load((delivery / "delivery.yaml").read_text(encoding="utf-8"))
     identity = DeliveryConfig.model_validate(content).identity or ""
     seen: dict[str, list[tuple[str, str, str]]] = {}
@@ -94,7 +94,7 @@ def test_two_thousand_photos_show_over_two_hundred_vehicles_and_ten_of_each_flaw
     assert all(sum(shot.flaw == flaw for shot in shots) == 10 for flaw in FLAWS)
 
 
-def test_only_an_empty_frame_has_neither_colour_nor_view(delivery: Path) -> None:
+def test_only_an_empty_frame_has_neither_color_nor_view(delivery: Path) -> None:
     for row in read(delivery / "labels.csv"):
         assert (row["color"] == "") == (row["view"] == "") == (row["label"] == "empty")
 

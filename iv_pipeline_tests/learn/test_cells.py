@@ -40,7 +40,7 @@ def test_looking_into_all_cells_is_exact_search(n_rows: int, k: int, seed: int, 
 
 
 @pytest.mark.parametrize("share", [0.8, 0.9, 1.0])
-def test_as_many_cells_are_probed_as_the_share_of_true_neighbours_takes(share: float) -> None:
+def test_as_many_cells_are_probed_as_the_share_of_true_neighbors_takes(share: float) -> None:
     X = blobs(2000)
     found = fit_cells(X)
     truth = NearestNeighbors(n_neighbors=3).fit(X).kneighbors(return_distance=False)
@@ -77,7 +77,7 @@ def test_a_cell_of_equal_points_of_any_size_is_searched_in_parts(monkeypatch: py
     assert all(len(set(row)) == 20 for row in indices.tolist())
 
 
-def test_one_seed_gives_the_same_neighbours_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_seed_gives_the_same_neighbors_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     X = blobs(600)
     first = fit_cells(X, 3).search(X, 7, Reach(4, 9))
     monkeypatch.setenv("IV_THREADS", "1")
@@ -86,6 +86,6 @@ def test_one_seed_gives_the_same_neighbours_on_any_number_of_threads(monkeypatch
         np.testing.assert_array_equal(one, other)
 
 
-def test_no_queries_have_no_neighbours() -> None:
+def test_no_queries_have_no_neighbors() -> None:
     indices, distances = fit_cells(blobs(100)).search(np.empty((0, 6), np.float32), 3, Reach(2, 2))
     assert indices.shape == distances.shape == (0, 3)

@@ -142,7 +142,7 @@ def test_rows_in_one_place_do_not_cost_leiden_a_community() -> None:
     np.testing.assert_array_equal(found.labels[400:550], found.labels[:150])
 
 
-def test_leiden_follows_neighbours_where_k_means_cuts_through() -> None:
+def test_leiden_follows_neighbors_where_k_means_cuts_through() -> None:
     X, truth = datasets.make_moons(1500, noise=0.06, random_state=0)
     X = X.astype(np.float32)
     assert adjusted_rand_score(truth, ALGORITHMS["leiden"].fit(Space(X), {"n_clusters": 2}).labels) > 0.9
@@ -180,7 +180,7 @@ def test_communities_that_nothing_ties_are_joined_with_the_closest() -> None:
     assert adjusted_rand_score(labels, [0, 0, 1, 1, 1, 1]) == 1
 
 
-def test_ties_between_prototypes_are_symmetric_and_count_neighbours_both_ways() -> None:
+def test_ties_between_prototypes_are_symmetric_and_count_neighbors_both_ways() -> None:
     X = np.array([0, 1, 3, 103], np.float32)[:, None]
     graph = prototype_graph(Space(X, n_neighbors=1), np.arange(4)).toarray()
     np.testing.assert_array_equal(graph, [[0, 2, 0, 0], [2, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 0]])

@@ -72,7 +72,7 @@ def test_typical_paints_have_the_name_people_give_them(rgb: RGB, name: str) -> N
 
 
 @given(st.tuples(*[st.integers(0, 255)] * 3))
-def test_every_colour_has_exactly_one_name(rgb: RGB) -> None:
+def test_every_color_has_exactly_one_name(rgb: RGB) -> None:
     assert name_color(rgb) in COLORS
 
 
@@ -92,7 +92,7 @@ def test_shares_of_any_image_sum_to_one(paint: RGB, road: RGB) -> None:
 
 
 @pytest.mark.parametrize("rgb", [(255, 255, 255), (200, 20, 30), (30, 60, 180), (0, 0, 0)])
-def test_an_image_of_one_colour_is_wholly_of_that_colour(rgb: RGB) -> None:
+def test_an_image_of_one_color_is_wholly_of_that_color(rgb: RGB) -> None:
     color = vehicle_color(encode(Image.new("RGB", (200, 100), rgb)))
     assert color.shares[name_color(rgb)] == pytest.approx(1)
     assert color.brightness == pytest.approx(np.dot(rgb, (0.299, 0.587, 0.114)) / 255, abs=0.01)
@@ -110,7 +110,7 @@ def test_a_grey_vehicle_on_a_grey_road_is_grey() -> None:
     assert main_color(vehicle_color(vehicle((140, 142, 145))).shares) == "grey"
 
 
-def test_a_cluster_of_one_colour_is_called_by_it() -> None:
+def test_a_cluster_of_one_color_is_called_by_it() -> None:
     described = describe_images([vehicle((20, 30, 90))] * 8 + [vehicle((240, 240, 240))] * 2)
     assert described["color"] == "dark blue"
     assert described["confidence"] == pytest.approx(0.8)
@@ -118,14 +118,14 @@ def test_a_cluster_of_one_colour_is_called_by_it() -> None:
     assert sum(described["shares"].values()) == pytest.approx(1)
 
 
-def test_a_cluster_of_many_colours_is_mixed() -> None:
+def test_a_cluster_of_many_colors_is_mixed() -> None:
     paints = [(240, 240, 240), (200, 20, 30), (30, 60, 180), (20, 130, 50)]
     described = describe_images(vehicle(paint) for paint in paints)
-    assert described["color"] == "mixed colours"
+    assert described["color"] == "mixed colors"
     assert described["confidence"] == pytest.approx(0.25)
 
 
-def test_no_images_have_no_colour() -> None:
+def test_no_images_have_no_color() -> None:
     assert describe_images([])["color"] == "unknown"
 
 

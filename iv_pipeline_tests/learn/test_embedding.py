@@ -9,7 +9,7 @@ from iv_pipeline.learn.neighbors import neighbor_graph
 pytestmark = pytest.mark.kernels
 
 
-def test_nearer_neighbours_weigh_more_and_a_point_itself_weighs_all() -> None:
+def test_nearer_neighbors_weigh_more_and_a_point_itself_weighs_all() -> None:
     weight = nearness(np.array([[1, 2, 4], [0, 1, 1], [0, 0, 0]], np.float32))
     np.testing.assert_allclose(weight[0], np.array([16, 4, 1]) / 21, rtol=1e-6)
     np.testing.assert_allclose(weight[1], [1, 0, 0], atol=1e-6)
@@ -31,7 +31,7 @@ def test_the_geometric_median_is_where_distances_add_up_to_least() -> None:
         assert (cost(found) <= cost(found + rng.normal(scale=0.05, size=found.shape)) + 1e-4).all()
 
 
-def test_a_row_between_two_clusters_is_placed_in_the_one_of_most_neighbours() -> None:
+def test_a_row_between_two_clusters_is_placed_in_the_one_of_most_neighbors() -> None:
     places = np.array([[[0, 0]] * 9 + [[10, 0]] * 6], np.float32)
     assert geometric_median(places, np.ones((1, 15), np.float32))[0, 0] == pytest.approx(0, abs=0.01)
 

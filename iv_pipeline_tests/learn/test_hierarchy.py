@@ -69,7 +69,7 @@ def test_the_cut_of_the_hierarchy_is_dbscan(shape: str, quantile: float) -> None
     hierarchy = build_hierarchy(X, graph, 10)
     eps = float(np.quantile(hierarchy.core_distances, quantile))
     found = extract_dbscan(hierarchy, graph, eps, 1)
-    # scikit-learn counts the point itself among its neighbours
+    # scikit-learn counts the point itself among its neighbors
     reference = DBSCAN(eps=eps * (1 + 1e-6), min_samples=11).fit(X.astype(np.float64))
     assert adjusted_rand_score(found.labels, reference.labels_) >= 0.98
     assert set(np.unique(found.labels)) - {-1} == set(range(found.labels.max() + 1))
@@ -84,7 +84,7 @@ def test_duplicates_and_disconnected_parts_still_make_one_tree() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 50])
-def test_a_forest_of_some_neighbours_at_a_time_is_as_short_as_that_of_all(
+def test_a_forest_of_some_neighbors_at_a_time_is_as_short_as_that_of_all(
     at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     X = SHAPES["unequal"].astype(np.float32)

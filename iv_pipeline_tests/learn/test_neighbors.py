@@ -28,7 +28,7 @@ def test_exact_search_agrees_with_scikit_learn(n_rows: int, k: int, seed: int, o
     np.testing.assert_allclose(graph.distances, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_no_row_is_its_own_neighbour_even_among_duplicates() -> None:
+def test_no_row_is_its_own_neighbor_even_among_duplicates() -> None:
     X = np.repeat(blobs(5), 30, axis=0)
     graph = neighbor_graph(X, 10)
     assert not (graph.indices == np.arange(150)[:, None]).any()
@@ -52,6 +52,6 @@ def test_cells_find_the_same_for_the_same_seed(monkeypatch: pytest.MonkeyPatch) 
     np.testing.assert_array_equal(neighbor_graph(X, 15, 3).indices, neighbor_graph(X, 15, 3).indices)
 
 
-def test_a_single_row_has_no_neighbours() -> None:
+def test_a_single_row_has_no_neighbors() -> None:
     with pytest.raises(InputError, match="two usable rows"):
         neighbor_graph(np.zeros((1, 3), np.float32), 5)

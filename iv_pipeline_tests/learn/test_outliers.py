@@ -30,7 +30,7 @@ def test_lof_is_scikit_learns() -> None:
     np.testing.assert_allclose(local_outlier_factor(neighbor_graph(X, 50)), reference, rtol=1e-4)
 
 
-def test_a_clump_of_outliers_is_found_by_a_neighbourhood_larger_than_it() -> None:
+def test_a_clump_of_outliers_is_found_by_a_neighborhood_larger_than_it() -> None:
     X, planted = clump_among_blobs()
     graph = neighbor_graph(X, 50)
     scores = score_outliers(X, graph, build_hierarchy(X, graph, 10))

@@ -25,12 +25,12 @@ def stripes(upright: bool, color: tuple[int, int, int] = (255, 255, 255)) -> np.
     return (wave if upright else wave.T)[..., None] * np.array(color)
 
 
-def test_each_cell_has_its_mean_colour() -> None:
+def test_each_cell_has_its_mean_color() -> None:
     half = np.zeros((48, 48, 3))
     half[:, 24:] = 255, 0, 51
-    colours = views_of(half)["colours"].reshape(CELLS, CELLS, 3)
-    np.testing.assert_allclose(colours[:, :3], 0, atol=1e-6)
-    np.testing.assert_allclose(colours[:, -3:], np.broadcast_to([1, 0, 0.2], (CELLS, 3, 3)), atol=1e-6)
+    colors = views_of(half)["colors"].reshape(CELLS, CELLS, 3)
+    np.testing.assert_allclose(colors[:, :3], 0, atol=1e-6)
+    np.testing.assert_allclose(colors[:, -3:], np.broadcast_to([1, 0, 0.2], (CELLS, 3, 3)), atol=1e-6)
 
 
 def test_shapes_see_directions_and_no_contrast() -> None:
@@ -53,8 +53,8 @@ def test_many_pictures_keep_their_order() -> None:
     grey = [np.full((8, 8, 3), level) for level in range(0, 250, 25)]
     paths = [str(i % 10) for i in range(1203)]
     encoded = {str(i): encode(pixels) for i, pixels in enumerate(grey)}
-    colours = picture_views(paths, encoded.__getitem__)["colours"]
-    np.testing.assert_allclose(colours.mean(axis=1), [int(path) * 25 / 255 for path in paths], atol=1e-5)
+    colors = picture_views(paths, encoded.__getitem__)["colors"]
+    np.testing.assert_allclose(colors.mean(axis=1), [int(path) * 25 / 255 for path in paths], atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,7 +63,7 @@ def test_shares_of_directions_add_up_to_one_or_there_are_none(pixels: np.ndarray
     views = views_of(pixels)
     total = float(np.square(views["shape"], dtype=np.float64).sum())
     assert abs(total - 1) < 1e-4 or total == 0
-    assert 0 <= views["colours"].min() <= views["colours"].max() <= 1
+    assert 0 <= views["colors"].min() <= views["colors"].max() <= 1
     assert all(vectors.dtype == np.float32 for vectors in views.values())
 
 

@@ -16,7 +16,7 @@ from iv_pipeline.learn.projection import (
 )
 
 
-def test_maps_keep_neighbours_together_and_repeat_with_their_seed() -> None:
+def test_maps_keep_neighbors_together_and_repeat_with_their_seed() -> None:
     X, _ = make_blobs(400, centers=6, n_features=10, random_state=0)
     X = X.astype(np.float32)
     graph = neighbor_graph(X, 20)
@@ -37,7 +37,7 @@ def test_maps_laid_out_side_by_side_are_the_same(monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(one, other)
 
 
-def test_rows_placed_between_landmarks_are_as_near_their_neighbours_as_laid_out_ones(
+def test_rows_placed_between_landmarks_are_as_near_their_neighbors_as_laid_out_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     X, kind = make_blobs(3000, centers=12, n_features=10, random_state=0)
@@ -61,7 +61,7 @@ def test_landmarks_are_a_share_of_many_rows_and_all_of_few() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_nearest_landmarks_are_the_first_landmarks_among_the_neighbours(seed: int, n_neighbors: int) -> None:
+def test_nearest_landmarks_are_the_first_landmarks_among_the_neighbors(seed: int, n_neighbors: int) -> None:
     rng = np.random.default_rng(seed)
     graph = neighbor_graph(rng.normal(size=(40, 3)).astype(np.float32), 8)
     landmarks = np.sort(rng.choice(40, rng.integers(1, 40), replace=False))
@@ -73,7 +73,7 @@ def test_nearest_landmarks_are_the_first_landmarks_among_the_neighbours(seed: in
         assert (np.diff(distances[row]) >= 0).all()
 
 
-def test_a_row_that_knows_no_landmark_goes_where_its_neighbours_are() -> None:
+def test_a_row_that_knows_no_landmark_goes_where_its_neighbors_are() -> None:
     graph = NeighborGraph(
         np.array([[1], [0], [1], [2], [5], [4]], np.int32), np.ones((6, 1), np.float32), 1.0
     )

@@ -112,7 +112,7 @@ def test_hostile_paths_names_and_reasons_run_nothing(read: Callable[..., Visit])
     assert section.get_by_role("status").inner_text() == "3 clusters have a name, not saved yet."
     figure = section.locator("figure.map")
     for by in ("cluster", "name", "label"):
-        figure.get_by_label("Colour").select_option(by)
+        figure.get_by_label("Color").select_option(by)
         hover(visit, figure, 0)
         assert figure.locator(".tip-path").inner_text() == f"{HOSTILE}/0"
         assert figure.locator(".tip-name").inner_text() == f"0 {HOSTILE}"
@@ -139,7 +139,7 @@ def hover(visit: Visit, figure: Locator, point: int) -> None:
 
 
 def sparse(**options: Any) -> ReportData:
-    """Few images that lie apart, so that none covers another, each of one colour."""
+    """Few images that lie apart, so that none covers another, each of one color."""
     n = 12
     colors = [(20 * i, 255 - 20 * i, 128) for i in range(n)]
     data = make(paths=[f"1/{i:05}.jpg" for i in range(n)], **options)
@@ -286,11 +286,11 @@ def test_colors_follow_clusters_names_scores_and_labels_and_the_legend_shows_one
         "label": ["bus 6", "bike 3", "van 3"],
     }
     for by, told in groups.items():
-        figure.get_by_label("Colour").select_option(by)
+        figure.get_by_label("Color").select_option(by)
         assert figure.locator(".legend button").all_inner_texts() == told
-    figure.get_by_label("Colour").select_option("outlier score")
+    figure.get_by_label("Color").select_option("outlier score")
     assert figure.locator(".legend").inner_text().endswith("0.50 outlier score; 2 images are flagged")
-    figure.get_by_label("Colour").select_option("name")
+    figure.get_by_label("Color").select_option("name")
     section.get_by_label("Name of cluster 1").fill("bus")
     assert figure.locator(".legend button").all_inner_texts() == ["bus 9", "bike 3"]
     figure.get_by_role("button", name="bike").click()

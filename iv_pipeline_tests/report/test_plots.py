@@ -48,7 +48,7 @@ def trials(score: float | None = None) -> pd.DataFrame:
 
 
 @given(st.integers(0, 100_000))
-def test_clusters_have_a_colour_each_that_is_visible_on_white_and_on_black(number: int) -> None:
+def test_clusters_have_a_color_each_that_is_visible_on_white_and_on_black(number: int) -> None:
     color = plots.cluster_color(number)
     assert re.fullmatch("#[0-9a-f]{6}", color)
     luma = np.frombuffer(bytes.fromhex(color[1:]), np.uint8) @ np.array([0.299, 0.587, 0.114])
@@ -56,12 +56,12 @@ def test_clusters_have_a_colour_each_that_is_visible_on_white_and_on_black(numbe
     assert plots.cluster_color(number + 1) != color
 
 
-def test_the_first_fifty_clusters_have_fifty_colours_and_noise_is_grey() -> None:
+def test_the_first_fifty_clusters_have_fifty_colors_and_noise_is_grey() -> None:
     assert len({plots.cluster_color(number) for number in range(50)}) == 50
     assert plots.cluster_color(-1) == plots.NOISE_COLOR
 
 
-def test_map_shows_every_cluster_in_its_colour_on_a_transparent_ground() -> None:
+def test_map_shows_every_cluster_in_its_color_on_a_transparent_ground() -> None:
     coordinates = np.repeat(np.array([[0, 0], [0, 1], [1, 1]], np.float32), 40, axis=0)
     coordinates += np.random.default_rng(0).normal(0, 0.05, coordinates.shape).astype(np.float32)
     picture = rgba(plots.map_2d(coordinates, np.repeat(np.array([0, 1, -1], np.int32), 40)))
@@ -90,7 +90,7 @@ def test_map_keeps_its_size_in_bytes_however_many_images_there_are() -> None:
     assert len(many) < 250_000
 
 
-def test_selection_curve_rings_the_winner_and_shows_scalers_in_their_colours() -> None:
+def test_selection_curve_rings_the_winner_and_shows_scalers_in_their_colors() -> None:
     picture = rgba(plots.selection_curve(trials()))
     assert has_color(picture, plots.SCALER_COLORS["standard"])
     assert has_color(picture, plots.SCALER_COLORS["minmax"])

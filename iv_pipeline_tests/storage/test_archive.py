@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from upath import UPath
 
 from iv_pipeline.errors import DeliveryError, PictureError
-from iv_pipeline.storage.archive import MAX_BYTES, ImageArchive, normalised
+from iv_pipeline.storage.archive import MAX_BYTES, ImageArchive, normalized
 
 IMAGES = {f"city/{i // 10}/{i:03d}.jpg": bytes([i]) * (50 + i) for i in range(60)}
 
@@ -33,13 +33,13 @@ def pack(path: Path, images: dict[str, bytes], method: int = zipfile.ZIP_STORED)
         ("../a.jpg", "../a.jpg"),
     ],
 )
-def test_paths_are_normalised(written: str, means: str) -> None:
-    assert normalised(written) == means
+def test_paths_are_normalized(written: str, means: str) -> None:
+    assert normalized(written) == means
 
 
 @given(st.text(alphabet="./\\ab", max_size=12))
-def test_a_normalised_path_stays_as_it_is(path: str) -> None:
-    assert normalised(normalised(path)) == normalised(path)
+def test_a_normalized_path_stays_as_it_is(path: str) -> None:
+    assert normalized(normalized(path)) == normalized(path)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

@@ -15,7 +15,7 @@ from iv_pipeline.errors import ConfigError, DeliveryError
 from iv_pipeline.storage.delivery import Delivery
 
 PATHS = ["city\\1\\7\\a.jpg", "city\\1\\7\\b.jpg", "city\\1\\12\\a.jpg"]
-NORMALISED = ["city/1/7/a.jpg", "city/1/7/b.jpg", "city/1/12/a.jpg"]
+NORMALIZED = ["city/1/7/a.jpg", "city/1/7/b.jpg", "city/1/12/a.jpg"]
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
@@ -32,12 +32,12 @@ def put_descriptor(delivery: Delivery, content: Any) -> None:
     (delivery.folder / "descriptors" / "net.pickle").write_bytes(pickle.dumps(content, 4))
 
 
-def test_the_index_has_an_id_and_a_normalised_path_per_image(tmp_path: Path) -> None:
+def test_the_index_has_an_id_and_a_normalized_path_per_image(tmp_path: Path) -> None:
     index = make_delivery(tmp_path).image_index()
     assert list(index.columns) == ["image_id", "image_path"]
     assert index["image_id"].dtype == np.int64
     assert index["image_id"].tolist() == [0, 1, 2]
-    assert index["image_path"].tolist() == NORMALISED
+    assert index["image_path"].tolist() == NORMALIZED
 
 
 def test_a_missing_csv_names_the_setting(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_descriptor_is_mapped(tmp_path: Path) -> None:
 
 def test_keyed_vectors_are_put_into_the_order_of_the_paths(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path)
-    put_descriptor(delivery, {NORMALISED[i]: VECTORS[i] for i in (2, 0, 1)})
+    put_descriptor(delivery, {NORMALIZED[i]: VECTORS[i] for i in (2, 0, 1)})
     np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
 
 
@@ -227,7 +227,7 @@ def test_the_archive_is_found_and_matched_to_the_paths(tmp_path: Path) -> None:
     found = delivery.archive()
     assert found is not None
     assert found.read(PATHS[0]) == b"image"
-    assert found.missing(delivery.paths) == NORMALISED[1:]
+    assert found.missing(delivery.paths) == NORMALIZED[1:]
 
 
 @pytest.mark.parametrize("archive", [None, "none.zip"])
@@ -243,7 +243,7 @@ def test_a_delivery_may_lie_anywhere(tmp_path: Path) -> None:
         (remote / name).parent.mkdir(parents=True, exist_ok=True)
         (remote / name).write_bytes((local.folder / name).read_bytes())
     delivery = Delivery(remote, DeliveryConfig(), local.files)
-    assert delivery.image_index()["image_path"].tolist() == NORMALISED
+    assert delivery.image_index()["image_path"].tolist() == NORMALIZED
     np.testing.assert_array_equal(delivery.matrix("net"), VECTORS)
 
 
@@ -323,7 +323,7 @@ def test_labels_with_other_spellings_of_the_paths_are_matched_and_it_is_told(
     tmp_path: Path, change: Callable[[str], str]
 ) -> None:
     delivery = make_delivery(tmp_path)
-    rows = [f"{change(path)},{i}" for i, path in enumerate(NORMALISED)]
+    rows = [f"{change(path)},{i}" for i, path in enumerate(NORMALIZED)]
     (delivery.folder / "labels.csv").write_text("\n".join(["paths,label", *rows, "other/x.jpg,9"]))
     assert delivery.image_index()["label"].to_list() == ["0", "1", "2"]
     found, strange = (str(notice) for notice in delivery.notices([]))
@@ -344,7 +344,7 @@ def test_a_descriptor_elsewhere_in_the_delivery_is_read_and_reported(tmp_path: P
 def test_a_path_list_in_other_letter_case_is_read_and_another_name_is_listed(tmp_path: Path) -> None:
     delivery = make_delivery(tmp_path)
     (delivery.folder / "images_paths.csv").rename(delivery.folder / "Images_Paths.CSV")
-    assert delivery.paths == NORMALISED
+    assert delivery.paths == NORMALIZED
     (delivery.folder / "Images_Paths.CSV").rename(delivery.folder / "list.csv")
     again = Delivery(delivery.folder, delivery.config, delivery.files)
     with pytest.raises(

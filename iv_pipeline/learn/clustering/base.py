@@ -53,11 +53,11 @@ class Space:
     seed
         Of everything random.
     n_neighbors, min_samples
-        Of the neighbour graph, and of core distances.
+        Of the neighbor graph, and of core distances.
     stored
         The same rows where they are stored, so that workers elsewhere need not be sent them.
     given_graph, given_hierarchy
-        The neighbour graph and its density hierarchy, if they are there already.
+        The neighbor graph and its density hierarchy, if they are there already.
     previous
         Clusters of the rows in an earlier fit, −1 where unknown, shape ``(n_rows,)``: methods that start somewhere
         start there, so that what people named stays.
@@ -113,7 +113,7 @@ class Space:
 
     @_Once
     def graph(self) -> NeighborGraph:
-        """The nearest neighbours of every row."""
+        """The nearest neighbors of every row."""
         return self.given_graph or neighbor_graph(self.X, self.n_neighbors, self.seed)
 
     @_Once
@@ -163,7 +163,7 @@ class Attachment:
         Distances beyond which a row is no part of each cluster, and within which it surely is; float32, shape
         ``(n_clusters,)``.
     min_samples
-        Neighbours that make a point dense; distances are mutual reachabilities. 0 for plain distances.
+        Neighbors that make a point dense; distances are mutual reachabilities. 0 for plain distances.
     eps
         Only points that are dense within so far have others attached to them; infinite for all points.
     """

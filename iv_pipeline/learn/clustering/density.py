@@ -1,4 +1,4 @@
-"""HDBSCAN and DBSCAN, both read off one density hierarchy of the neighbour graph."""
+"""HDBSCAN and DBSCAN, both read off one density hierarchy of the neighbor graph."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class NeighborModel:
         if rule.min_samples:
             core = self._core_distances[indices]
             own = reach[:, min(rule.min_samples, reach.shape[1]) - 1, None]
-            own = np.where(reach[:, :1] == 0, core[:, :1], own)  # a point of the fit is not its own neighbour
+            own = np.where(reach[:, :1] == 0, core[:, :1], own)  # a point of the fit is not its own neighbor
             reach = np.maximum(np.maximum(reach, own), core)
         best = reach.argmin(axis=1)[:, None]
         labels = self._labels[np.take_along_axis(indices, best, axis=1)[:, 0]]

@@ -1,6 +1,6 @@
-"""Leiden: communities of the neighbour graph, on prototypes.
+"""Leiden: communities of the neighbor graph, on prototypes.
 
-Rows that have each other as neighbours tie the prototypes that stand for them, and every row inherits the
+Rows that have each other as neighbors tie the prototypes that stand for them, and every row inherits the
 community of its prototype; so the graph to divide stays small however many rows there are, and new rows are
 assigned as those of the fit are.
 """
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GRAPH_NEIGHBORS = 15
-"""Nearest neighbours of each row that count; on labelled photos 15 did as well as 50."""
+"""Nearest neighbors of each row that count; on labelled photos 15 did as well as 50."""
 FINER = 1.5
 """Factor of the resolution from one attempt to the next, until there are as many communities as asked for."""
 ROUNDS = 4
 """Of Leiden, each of which starts from the communities of the one before."""
 UNTIED = 1e-6
-"""Weight that holds together what no neighbours do, so that communities can be joined to any number."""
+"""Weight that holds together what no neighbors do, so that communities can be joined to any number."""
 
 _ONE_AT_A_TIME = Lock()
 
@@ -51,7 +51,7 @@ class Leiden:
         return [{"n_clusters": n_clusters}]
 
     def fit(self, space: Space, parameters: Mapping[str, Any]) -> Clustering:
-        """Divide the neighbour graph of `space` into communities."""
+        """Divide the neighbor graph of `space` into communities."""
         n_clusters = parameters["n_clusters"]
         prototypes, _ = space.prototypes
         own = own_prototypes(space)
@@ -72,12 +72,12 @@ class Leiden:
 
 
 def prototype_graph(space: Space, own: NDArray[np.integer[Any]]) -> csr_matrix:
-    """How many rows of one prototype have a row of another among their neighbours, or the other way round.
+    """How many rows of one prototype have a row of another among their neighbors, or the other way round.
 
     Parameters
     ----------
     space
-        The rows and their neighbours.
+        The rows and their neighbors.
     own
         The prototype of each row, shape ``(n_rows,)``; each has a row.
 
