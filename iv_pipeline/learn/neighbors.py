@@ -137,11 +137,14 @@ class NeighborSearch:
         The points, shape ``(n_points, n_features)``, float32, finite.
     seed
         Of the cells and of the points that say how many to look into.
+    reproducible
+        Whether to measure few points in float64, so that near ties do not depend on the processor; it takes ten
+        times as long.
     """
 
-    def __init__(self, X: NDArray[np.float32], seed: int = 0) -> None:
+    def __init__(self, X: NDArray[np.float32], seed: int = 0, *, reproducible: bool = True) -> None:
         self._n_points = len(X)
-        self._points = X if len(X) <= EXACT_ROWS else None
+        self._points = X if len(X) <= EXACT_ROWS and reproducible else None
         if len(X) <= EXACT_ROWS:
             self._cells = fit_cells(X, seed)
             self._reach = Reach(self._cells.n_cells, self._cells.n_cells)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from iv_pipeline.learn.image_quality import quality_outliers, read_enough
 from iv_pipeline.learn.neighbors import NeighborSearch, neighbor_graph
+from iv_pipeline.learn.precision import REPRODUCIBLE_ROWS
 from iv_pipeline.learn.statistics import finite_rows
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _search_others(
     others = np.setdiff1d(np.arange(len(X)), sample, assume_unique=True)
     if not len(others):
         return
-    search = NeighborSearch(reference, seed)
+    search = NeighborSearch(reference, seed, reproducible=len(X) <= REPRODUCIBLE_ROWS)
     for start in range(0, len(others), BATCH_ROWS):
         rows = others[start : start + BATCH_ROWS]
         yield (rows, *search(np.ascontiguousarray(X[rows]), k))
