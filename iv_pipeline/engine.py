@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -160,18 +163,23 @@ def map_ordered(function: Callable[[int], T], n: int, workers: int | None = None
         yield from map(function, range(n))
         return
     with ThreadPoolExecutor(workers) as pool:
-        indices = iter(range(n))
-        waiting: deque[Future[T]] = deque(
-            pool.submit(function, i) for i in itertools.islice(indices, 2 * workers)
-        )
-        try:
-            while waiting:
-                result = waiting.popleft().result()
-                waiting.extend(pool.submit(function, i) for i in itertools.islice(indices, 1))
-                yield result
-        finally:
-            for future in waiting:
-                future.cancel()
+        yield from _in_order(pool, function, range(n), 2 * workers)
+
+
+def _in_order(pool: Executor, function: Callable[[S], T], items: Iterable[S], n_ahead: int) -> Iterator[T]:
+    """Yield what a pool makes of the items, in their order; `n_ahead` of them are under way."""
+    remaining = iter(items)
+    waiting: deque[Future[T]] = deque(
+        pool.submit(function, item) for item in itertools.islice(remaining, n_ahead)
+    )
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 @contextlib.contextmanager
@@ -217,6 +225,46 @@ def map_each(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     if _scheduler is None:
         return map_ordered(lambda i: function(items[i]), len(items))
     return _map_on_cluster(((function, item) for item in items), _scheduler)
+
+
+def map_in_processes(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
+    """`map_each` for functions that hold the interpreter lock most of the time: a process for each core.
+
+    Each starts in seconds, with imports of its own.
+
+    Parameters
+    ----------
+    function
+        Portable, as for a cluster.
+    items
+        Arguments, each sent to one process.
+    """
+    n = min(n_workers(), len(items))
+    if _scheduler is not None or n < 2:
+        yield from map_each(function, items)
+        return
+    context = multiprocessing.get_context("spawn")  # threads of this process would not survive a fork
+    with ProcessPoolExecutor(n, context, initializer=_begin_process) as pool:
+        yield from _in_order(pool, function, items, 2 * n)
+
+
+def _begin_process() -> None:
+    """Use one core, leave an interrupt to the parent, and end with it."""
+    os.environ["IV_THREADS"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that was."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def map_rows(function: Callable[[NDArray[np.float32]], T], matrix: BatchedMatrix) -> Iterator[T]:

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
-import threading
 import uuid
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -194,14 +193,9 @@ def _start_worker(n_threads: int) -> None:
     os.environ["IV_THREADS"] = str(n_threads)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, str(n_threads))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from iv_pipeline.engine import end_with_parent
 
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    end_with_parent()
 
 
 def _execute_one(job: str, partition: str) -> Outcome:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import ndimage
 from scipy.fft import dctn
 
-from iv_pipeline.engine import map_each
+from iv_pipeline.engine import map_each, map_in_processes
 from iv_pipeline.learn.decoding import GRID, decode, decode_all
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 64
+MANY_IMAGES = 10_000
+"""From so many on they are measured in processes: threads would wait for one another most of the time."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32) / np.float32(255)  # ITU-R BT.601
 
 LEAST_READ = 0.5
@@ -124,7 +126,8 @@ def measure_images(
     expected = {} if known is None else known["digest"].to_dict()
     parts = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     tasks = [[(path, expected.get(path)) for path in part] for part in parts]
-    chunks = list(map_each(partial(_measure_chunk, read), tasks or [[]]))
+    each = map_in_processes if len(paths) >= MANY_IMAGES else map_each
+    chunks = list(each(partial(_measure_chunk, read), tasks or [[]]))
     measured = pd.concat(chunks, ignore_index=True)
     if known is None or len(measured) == len(paths):
         return measured

@@ -220,9 +220,17 @@ def _reopened(
     return archive
 
 
+@lru_cache(maxsize=1)
+def _directory_of(path: UPath, version: tuple[float, ...]) -> zipfile.ZipFile:
+    """The archive with its directory, which one stage after another asks for; `version` is of its content."""
+    del version
+    return zipfile.ZipFile(str(path) if is_local(path) else path.open("rb"))
+
+
 def _open(path: UPath) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(str(path) if is_local(path) else path.open("rb"))
+        stat = path.stat()
+        return _directory_of(path, (stat.st_size, stat.st_mtime))
     except FileNotFoundError:
         raise DeliveryError(
             "there is no archive", where=path, fix="copy it there, or correct delivery.archive"
