@@ -1,9 +1,11 @@
+import math
+import os
 import threading
 
 import numpy as np
 import pytest
 
-from iv_pipeline.engine import ArrayBatches, map_ordered
+from iv_pipeline.engine import ArrayBatches, map_in_processes, map_ordered
 
 
 def test_results_come_in_order_whatever_thread_made_them() -> None:
@@ -31,6 +33,26 @@ def test_an_error_reaches_the_caller() -> None:
 
     with pytest.raises(ValueError, match="batch 0"):
         list(map_ordered(fail, 3, workers=2))
+
+
+def test_processes_make_what_threads_make_in_order_and_others_work_in_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IV_THREADS", "2")
+    assert list(map_in_processes(math.factorial, range(9))) == [math.factorial(i) for i in range(9)]
+    workers = set(map_in_processes(process_of, range(9)))
+    assert len(workers) <= 2
+    assert os.getpid() not in workers
+
+
+def test_an_error_in_a_process_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IV_THREADS", "2")
+    with pytest.raises(ValueError, match="not defined for negative values"):
+        list(map_in_processes(math.factorial, [1, -1, 2]))
+
+
+def process_of(_: int) -> int:
+    return os.getpid()
 
 
 def test_no_calls_make_no_results() -> None:

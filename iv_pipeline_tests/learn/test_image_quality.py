@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 from upath import UPath
 
 from iv_pipeline.errors import ENCRYPTED, PictureError
+from iv_pipeline.learn import image_quality
 from iv_pipeline.learn.decoding import decode
 from iv_pipeline.learn.image_quality import (
     measure,
@@ -144,6 +145,15 @@ def test_many_images_measure_as_one_by_one_and_in_order(clean: pd.DataFrame) -> 
     for i in (0, 63, 64, 399):
         for name, value in asdict(measure(CLEAN[i])).items():
             assert clean[name].iloc[i] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_many_images_measured_in_processes_are_the_same(
+    clean: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_quality, "MANY_IMAGES", 1)
+    monkeypatch.setattr(image_quality, "_CHUNK", 100)
+    monkeypatch.setenv("IV_THREADS", "2")
+    pd.testing.assert_frame_equal(frame_of(CLEAN), clean)
 
 
 def test_a_broken_image_is_reported_and_stops_nothing() -> None:
