@@ -1,9 +1,9 @@
 """Map-reduce over batches of rows: the one place that decides where batch work runs.
 
 A stage is a function mapped over batches plus an associative reduce. Threads do it by default: NumPy's kernels
-and pyarrow's readers release the interpreter lock, so that they are all it takes on one machine. With a Dask
-scheduler (`use_cluster`) the same functions run on its workers, and results come in the same order, so that they
-are the same results.
+and pyarrow's readers release the interpreter lock. Processes do it where that lock is held most of the time, by
+Pillow. With a Dask scheduler (`use_cluster`) the same functions run on its workers, and results come in the same
+order, so that they are the same results.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import signal
 import threading
 from collections import deque
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from iv_pipeline.errors import ConfigError
+from iv_pipeline.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -227,6 +228,12 @@ def map_each(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     return _map_on_cluster(((function, item) for item in items), _scheduler)
 
 
+_MOST_PROCESSES = 61
+"""Of a pool on Windows."""
+_worker: dict[str, Callable[[Any], Any]] = {}
+"""What this process is there for, if `map_in_processes` has started it."""
+
+
 def map_in_processes(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     """`map_each` for functions that hold the interpreter lock most of the time: a process for each core.
 
@@ -235,22 +242,39 @@ def map_in_processes(function: Callable[[S], T], items: Sequence[S]) -> Iterator
     Parameters
     ----------
     function
-        Portable, as for a cluster.
+        Can be pickled, as for a cluster.
     items
         Arguments, each sent to one process.
+
+    Raises
+    ------
+    InputError
+        If a process ends before its work is done.
     """
-    n = min(n_workers(), len(items))
+    n = min(n_workers(), len(items), _MOST_PROCESSES)
     if _scheduler is not None or n < 2:
         yield from map_each(function, items)
         return
     context = multiprocessing.get_context("spawn")  # threads of this process would not survive a fork
-    with ProcessPoolExecutor(n, context, initializer=_begin_process) as pool:
-        yield from _in_order(pool, function, items, 2 * n)
+    try:
+        with ProcessPoolExecutor(n, context, initializer=_begin_process, initargs=(function,)) as pool:
+            yield from _in_order(pool, _work, items, 2 * n)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process that worked beside this one has ended, most often for want of memory",
+            fix="work in this process alone: IV_THREADS=1",
+        ) from error
 
 
-def _begin_process() -> None:
-    """Use one core, leave an interrupt to the parent, and end with it."""
+def _work(item: Any) -> Any:
+    return _worker["function"](item)
+
+
+def _begin_process(function: Callable[[Any], Any]) -> None:
+    """Keep what is to be done, use one core, leave an interrupt to the parent, and end with it."""
+    _worker["function"] = function
     os.environ["IV_THREADS"] = "1"
+    threadpool_limits(1, user_api="blas")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
 

@@ -178,6 +178,7 @@ def _end(workers: Sequence[BaseProcess], seconds: float) -> None:
     for worker in workers:
         worker.join(seconds)
         worker.kill()
+        worker.join()
 
 
 def _killed(partition: str) -> str:

@@ -66,7 +66,7 @@ def is_stale(record: dg.RunRecord) -> bool:
     of_run, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
     if of_run == run.run_id:
         return run.status in _HELD and not _is_alive(process)
-    return run.status in _HELD and time.time() - record.update_timestamp.timestamp() > START_SECONDS
+    return run.status in _UNDER_WAY and time.time() - record.update_timestamp.timestamp() > START_SECONDS
 
 
 def jobs_under_way(instance: dg.DagsterInstance, but: str = "", *, waiting: bool = True) -> set[str]:

@@ -10,7 +10,7 @@ from iv_pipeline.config import Settings
 from iv_pipeline.storage.batches import labelled_facts
 from iv_pipeline.storage.formats import read_parquet
 from iv_pipeline.storage.layout import file_of
-from iv_pipeline.storage.models import read_facts, version_of
+from iv_pipeline.storage.models import read_facts, read_model, version_of
 from iv_pipeline.storage.tables import IMAGE_PATH, read_table
 from iv_pipeline.storage.versions import ModelSet, accept, accepted, clean, next_version, settle
 
@@ -69,10 +69,13 @@ def _fitted_models(
         if models.get(name) == made:
             continue
         clusters = read_table(root / file_of("clusters", name))
-        if facts["fitted_on"].get("clusters_sha256") != sha256_of_clusters(clusters):
+        if "clusters_sha256" not in facts["fitted_on"]:
+            context.log.warning("the model of %s is of an earlier version and is not accepted", name)
+        elif facts["fitted_on"]["clusters_sha256"] != sha256_of_clusters(clusters):
             context.log.warning("the model of %s is not of its last clusters and is not accepted", name)
         elif not labels_its_own_fit(facts):
             context.log.warning("the model of %s does not label its own fit and is not accepted", name)
         else:
+            read_model(path)  # whether its arrays can be read
             models[name] = made
     return models

@@ -41,7 +41,7 @@ SHOWN = [
     kinds=("scikitlearn", "parquet"),
     heavy=True,
     checks={"one_winner": "Did exactly one trial win?"},
-    code_version="5",
+    code_version="6",
 )
 def clustering_trials(
     context: dg.AssetExecutionContext,

@@ -28,6 +28,7 @@ MAX_ROWS = 20_000
     kinds=("scikitlearn", "parquet"),
     partitioned=False,
     ins={"clusters": PARTIAL},
+    code_version="2",
 )
 def comparison(
     context: dg.AssetExecutionContext,

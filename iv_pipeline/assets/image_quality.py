@@ -24,7 +24,7 @@ DIGEST = "digest"
 """Column with a digest of a picture's bytes, by which it is known to be the one that was measured before."""
 
 
-@stage(group="outliers", kinds=("pillow", "parquet"), partitioned=False, heavy=True, code_version="3")
+@stage(group="outliers", kinds=("pillow", "parquet"), partitioned=False, heavy=True, code_version="4")
 def image_quality(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:

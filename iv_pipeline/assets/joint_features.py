@@ -28,7 +28,7 @@ MAX_COMPONENTS = 100
 N_NEIGHBORS = 15
 
 
-@stage(group="delivery", kinds=("arrow", "faiss"), partitioned=False, heavy=True)
+@stage(group="delivery", kinds=("arrow", "faiss"), partitioned=False, heavy=True, code_version="2")
 def joint_features(
     context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], image_index: pd.DataFrame
 ) -> Result:

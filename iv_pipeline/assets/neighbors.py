@@ -18,7 +18,7 @@ LEAST_RECALL = 0.95
     kinds=("faiss", "arrow"),
     heavy=True,
     checks={"recall": f"Were at least {LEAST_RECALL:.0%} of the true neighbors found?"},
-    code_version="2",
+    code_version="3",
 )
 def neighbors(
     context: dg.AssetExecutionContext,

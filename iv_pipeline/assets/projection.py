@@ -16,7 +16,7 @@ from iv_pipeline.storage.tables import IMAGE_PATH, VectorTable
 COORDINATES = ("x2", "y2", "x3", "y3", "z3")
 
 
-@stage(group="results", kinds=("umap", "parquet"), heavy=True, code_version="3")
+@stage(group="results", kinds=("umap", "parquet"), heavy=True, code_version="4")
 def projection(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],

@@ -40,7 +40,7 @@ KNOWN_SHARE = 0.5
     kinds=("umap", "arrow"),
     heavy=True,
     checks={"finite_values": "Is every vector finite whose raw vector is?"},
-    code_version="3",
+    code_version="4",
 )
 def representation(
     context: dg.AssetExecutionContext,

@@ -140,7 +140,7 @@ class Cells:
         indices
             Rows of the points, nearest first, shape ``(n_rows, k)``, int32.
         distances
-            Euclidean, from differences, so that equal points are exactly 0 apart; float32.
+            Euclidean, float32; those of near points are of differences, so that equal points are exactly 0 apart.
         """
         indices = np.empty((len(X), k), np.int32)
         distances = np.empty((len(X), k), np.float32)

@@ -35,7 +35,7 @@ LEAST_READ = 0.5
 FAULT = 0.5
 """Severity from which a symptom is a fault."""
 
-MEASUREMENT = 3
+MEASUREMENT = 4
 """Raised when the same picture is measured differently."""
 
 

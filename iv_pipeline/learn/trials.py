@@ -233,12 +233,12 @@ class _Race:
 
         def measure(i: int) -> None:
             trial, candidate = trials[i], self._of(trials[i])
+            without = self._without(trial.round)
             at_budget = self.judges[trial.round].is_at_budget(trial.clustering)
             if trial.measured["stability"] is UNDEFINED and at_budget:
-                trial.measured["stability"] = _stability(candidate, trial.algorithm, trial.tried)
+                trial.measured["stability"] = _stability(candidate, trial.algorithm, trial.tried, without)
             labels, seed = trial.clustering.labels, self.sample.embedder.seed
-            X = candidate.space(self._without(trial.round)).X
-            trial.internal = internal_scores(X, labels, seed)
+            trial.internal = internal_scores(candidate.space(without).X, labels, seed)
 
         list(map_ordered(measure, len(trials)))
 
@@ -347,7 +347,7 @@ def _try(
         predicted_by = {}
     measured = judge.score(clustering, predicted_by)
     if at_budget and all(np.isnan(score.value) for score in measured.values()):
-        measured["stability"] = _stability(candidate, name, parameters)  # nothing else can lead
+        measured["stability"] = _stability(candidate, name, parameters, without)  # nothing else can lead
     return Trial(
         candidate.scaler,
         candidate.representation,
@@ -361,16 +361,16 @@ def _try(
     )
 
 
-def _stability(candidate: Candidate, name: str, parameters: Mapping[str, Any]) -> Score:
+def _stability(candidate: Candidate, name: str, parameters: Mapping[str, Any], without: str | None) -> Score:
     """Adjusted Rand index, on a third of the rows, of clusterings fitted on the other two thirds each.
 
     Undefined for embeddings, whose parts are no independent witnesses, for density methods, which assign no other
     rows, and where there are too few rows.
     """
-    space = candidate.space()
     n_clusters = max((parameters.get(key, 0) for key in COUNTS), default=0)
-    if not candidate.has_independent_parts or not n_clusters or space.n_rows < 3 * n_clusters:
+    if not candidate.has_independent_parts or not n_clusters or candidate.sample.n_rows < 3 * n_clusters:
         return UNDEFINED
+    space = candidate.space(without)
     rows = np.random.default_rng(space.seed).permutation(space.n_rows)
     first, second, third = np.array_split(rows, 3)
     labels = []

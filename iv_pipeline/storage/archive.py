@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from iv_pipeline.errors import (
@@ -221,16 +222,18 @@ def _reopened(
 
 
 @lru_cache(maxsize=1)
-def _directory_of(path: UPath, version: tuple[float, ...]) -> zipfile.ZipFile:
-    """The archive with its directory, which one stage after another asks for; `version` is of its content."""
+def _directory_of(path: str, version: tuple[int, ...]) -> zipfile.ZipFile:
+    """The archive with its directory, which one stage after another asks for; `version` tells it from another."""
     del version
-    return zipfile.ZipFile(str(path) if is_local(path) else path.open("rb"))
+    return zipfile.ZipFile(path)
 
 
 def _open(path: UPath) -> zipfile.ZipFile:
     try:
-        stat = path.stat()
-        return _directory_of(path, (stat.st_size, stat.st_mtime))
+        if not is_local(path):
+            return zipfile.ZipFile(path.open("rb"))
+        stat = Path(str(path)).stat()
+        return _directory_of(str(path), (stat.st_size, stat.st_mtime_ns, stat.st_ino))
     except FileNotFoundError:
         raise DeliveryError(
             "there is no archive", where=path, fix="copy it there, or correct delivery.archive"
