@@ -335,6 +335,13 @@ def test_descriptors_are_crossed_ranked_and_their_disputes_listed(finished: Fini
     assert ranking.groupby("descriptor")["won"].sum().eq(1).all()
 
 
+def test_a_run_lets_go_of_what_lies_on_disk(finished: Finished) -> None:
+    outputs = [
+        finished.results["vdc_type"].output_for_node(name) for name in ("init", "neighbors", "clusters")
+    ]
+    assert [written.value for written in outputs] == [None, None, None]
+
+
 def test_two_runs_with_one_seed_give_the_same_labels_byte_for_byte(
     finished: Finished, make_pipeline: Callable[..., Pipeline]
 ) -> None:

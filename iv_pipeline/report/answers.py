@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from iv_pipeline.learn.attributes import settled_share
-from iv_pipeline.report.sections import text
+from iv_pipeline.report.sections import texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def describe_answers(attributes: pd.DataFrame | None, review: pd.DataFrame | Non
         return None
     found = []
     for name in names:
-        values, confidence = attributes[name].map(text), attributes[f"{name}{_SUFFIX}"].fillna(0)
+        values, confidence = texts(attributes[name]), attributes[f"{name}{_SUFFIX}"].fillna(0)
         counts = values[values != ""].value_counts()
         found.append(
             Attribute(

@@ -178,6 +178,11 @@ def text(value: object) -> str:
     return "" if value is None or value is pd.NA or is_nan else str(value)
 
 
+def texts(values: pd.Series[Any]) -> pd.Series[str]:
+    """All cells of a column as `text`, at once."""
+    return values.astype(object).where(values.notna(), "").astype(str)
+
+
 def number(value: object) -> float:
     """A cell as a number, NaN where there is none."""
     if isinstance(value, int | float | np.integer | np.floating):  # pandas takes a thousand times as long
@@ -242,7 +247,7 @@ def describe_descriptor(
 def _sizes(final: pd.DataFrame | None, profiles: pd.DataFrame | None) -> pd.Series[int]:
     """Images of each cluster, largest first, noise last."""
     if final is not None:
-        usable = final[~final["status"].map(text).str.startswith("unusable")]
+        usable = final[~texts(final["status"]).str.startswith("unusable")]
         counts = usable["cluster"].astype(int).value_counts()
     elif profiles is not None:
         counts = profiles.set_index("cluster")["size"].astype(int)
@@ -463,13 +468,13 @@ def describe_quality(
     final: Mapping[str, pd.DataFrame], paths: pd.Series[str], archive: ImageStore | None
 ) -> Quality:
     """Rows by status, the unusable ones by name, and the images that the archive lacks."""
-    counts = {name: frame["status"].map(text).value_counts() for name, frame in final.items()}
+    counts = {name: texts(frame["status"]).value_counts() for name, frame in final.items()}
     statuses = sorted(
         {s for c in counts.values() for s in c.index}, key=lambda s: (_STATUS_ORDER.get(s, 2), s)
     )
     where: dict[str, list[str]] = {}
     for name, frame in final.items():
-        for path in frame["image_path"][frame["status"].map(text).str.startswith("unusable")].map(str):
+        for path in frame["image_path"][texts(frame["status"]).str.startswith("unusable")].map(str):
             where.setdefault(path, []).append(name)
     missing = [] if archive is None else archive.missing(paths.map(str).to_list())
     return Quality(

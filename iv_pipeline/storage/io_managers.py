@@ -76,6 +76,11 @@ class StageIOManager(dg.UPathIOManager):
         root = path.parents[len(relative.parts) - 1]
         return root / file_of(context.asset_key.to_python_identifier(), partition)
 
+    def handle_output(self, context: dg.OutputContext, obj: Written) -> None:
+        """Store a value and say what it is, then let go of it: Dagster keeps what a run puts out until its end."""
+        super().handle_output(context, obj)
+        obj.value, obj.metadata = None, dict
+
     def dump_to_path(self, context: dg.OutputContext, obj: Written, path: UPath) -> None:
         """Write the value; wrong input that a lazy value meets fails the run with its one sentence."""
         del context
