@@ -18,7 +18,7 @@ from iv_pipeline_tests.conftest import BIN, PARTITIONS, QUICK, REPOSITORY, Pipel
 
 @pytest.mark.parametrize(
     ("gigabytes", "n_rows", "n_runs", "expected"),
-    [(24, 416_314, 6, 4), (24, 2_000, 6, 6), (24, 2_000, 2, 2), (1, 416_314, 6, 1)],
+    [(24, 416_314, 6, 1), (24, 2_000, 6, 6), (24, 2_000, 2, 2), (5, 100_000, 6, 2), (1, 2_000, 6, 1)],
 )
 def test_as_many_runs_as_cores_and_memory_allow(
     monkeypatch: pytest.MonkeyPatch, gigabytes: int, n_rows: int, n_runs: int, expected: int
