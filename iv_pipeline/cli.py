@@ -190,12 +190,10 @@ def _run_all(
     else:
         runs = execute_side_by_side("full_pipeline", wanted, n_processes)
     some = False
-    try:
-        for name, outcome in runs:
-            some |= outcome.succeeded
-            yield name, outcome
-    finally:
-        end_stale_runs(instance)  # of a process that was killed or interrupted
+    for name, outcome in runs:
+        some |= outcome.succeeded
+        yield name, outcome
+    end_stale_runs(instance)  # of a process that was killed
     if some:  # the others can be compared even if one descriptor failed
         yield "summarise", execute(definitions, instance, "summarise")
 
