@@ -102,7 +102,7 @@ def test_an_interrupt_ends_every_descriptor_and_begins_no_other(
     assert alive == []
     assert not any(pipeline.path("final", name).exists() for name in PARTITIONS)
     with pipeline.instance() as instance:
-        end_stale_runs(instance)  # as the next command does, of one that was interrupted before its first step
+        end_stale_runs(instance)  # as the next command does
         runs = instance.get_runs(dg.RunsFilter(job_name="full_pipeline"))
         assert len(runs) == 2
         assert {run.status for run in runs} == {dg.DagsterRunStatus.FAILURE}
