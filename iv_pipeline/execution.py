@@ -36,8 +36,8 @@ BYTES_OF_A_PROCESS = 1_000_000_000
 BYTES_OF_A_ROW = 12_000
 """Anonymous memory of the largest stage, pictures included: at most 5 GB were measured at 416,314 images."""
 SIDE_BY_SIDE_ROWS = 100_000
-"""Images beyond which stages keep all cores busy by themselves: of 416,314 images a descriptor took 150 to 250 s
-alone on two cores, two beside each other took 350 to 545 s and twice the memory."""
+"""Images beyond which stages keep all cores busy by themselves: of 416,314, trials left out, a descriptor took 145 to
+230 s alone on two cores, two beside each other took 298 to 512 s and twice the memory."""
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Of control groups, version 2 and 1; they hold a number of bytes, or "max"."""
 _LITTLE = 1 << 20
@@ -89,15 +89,14 @@ def execute(
     from iv_pipeline.processes import process_tags
 
     run_id = str(uuid.uuid4())
+    tags = process_tags(run_id)  # from the start: a run may be interrupted before its first step
     result = definitions.resolve_job_def(job).execute_in_process(
         run_config={"loggers": {"console": {}}},
         instance=instance,
         partition_key=partition,
         raise_on_error=False,
         run_id=run_id,
-        tags=process_tags(
-            run_id
-        ),  # from the start: one that is interrupted before its first step is known too
+        tags=tags,
     )
     if any(_is_interruption(event) for event in result.all_events):
         raise KeyboardInterrupt

@@ -195,7 +195,7 @@ class Cells:
         best: NDArray[np.int64],
     ) -> None:
         """Put the points of a cell into the heaps `bound` and `best` of the queries that look into it."""
-        from iv_pipeline.learn.heaps import push_nearer
+        from iv_pipeline.learn.heaps import push_nearer  # numba takes a second to import
 
         start, end = self.starts[cell : cell + 2]
         if len(queries) and start < end:
@@ -211,13 +211,12 @@ class Cells:
         """
         norm = np.square(queries).sum(axis=1, keepdims=True)
         squared = np.maximum(bound + norm, 0)
-        row, column = np.nonzero(squared < CANCELED_SHARE * norm)
-        for begin in range(
-            0, len(row), step := max(1, DIFFERENCE_BYTES // queries.itemsize // queries.shape[1])
-        ):
-            part = row[begin : begin + step], column[begin : begin + step]
-            difference = self.points[best[part], :-1] - queries[part[0]]
-            squared[part] = np.einsum("nd,nd->n", difference, difference)
+        canceled = np.argwhere(squared < CANCELED_SHARE * norm)
+        step = max(1, DIFFERENCE_BYTES // queries[0].nbytes)
+        for begin in range(0, len(canceled), step):
+            row, column = canceled[begin : begin + step].T
+            difference = self.points[best[row, column], :-1] - queries[row]
+            squared[row, column] = np.einsum("nd,nd->n", difference, difference)
         order = np.argsort(squared, axis=1, kind="stable")
         return np.take_along_axis(best, order, axis=1), np.sqrt(np.take_along_axis(squared, order, axis=1))
 
