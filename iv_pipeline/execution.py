@@ -36,8 +36,8 @@ BYTES_OF_A_PROCESS = 1_000_000_000
 BYTES_OF_A_ROW = 12_000
 """Anonymous memory of the largest stage, pictures included: at most 5 GB were measured at 416,314 images."""
 SIDE_BY_SIDE_ROWS = 100_000
-"""Images beyond which stages keep all cores busy by themselves: of 416,314, trials left out, a descriptor took 145 to
-230 s alone on two cores, two beside each other took 298 to 512 s and twice the memory."""
+"""Images beyond which stages keep all cores busy by themselves: of 416,314, trials left out, a descriptor took 145
+to 230 s alone on two cores, two beside each other took 298 to 512 s and twice the memory."""
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Of control groups, version 2 and 1; they hold a number of bytes, or "max"."""
 _LITTLE = 1 << 20
