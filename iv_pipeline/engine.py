@@ -229,7 +229,7 @@ def map_each(function: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
 
 
 _MOST_PROCESSES = 61
-"""Of a pool on Windows."""
+"""Limit of a process pool on Windows."""
 _worker: dict[str, Callable[[Any], Any]] = {}
 """What this process is there for, if `map_in_processes` has started it."""
 

@@ -39,7 +39,7 @@ SIDE_BY_SIDE_ROWS = 100_000
 """Images beyond which stages keep all cores busy by themselves: of 416,314, trials left out, a descriptor took 145
 to 230 s alone on two cores, two beside each other took 298 to 512 s and twice the memory."""
 _CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Of control groups, version 2 and 1; they hold a number of bytes, or "max"."""
+"""Files of control groups, versions 2 and 1, with a number of bytes or "max"."""
 _LITTLE = 1 << 20
 """Free bytes below which a history that cannot be written has met a full disk, whatever SQLite calls it."""
 _HISTORY = "look at its disk and permissions, or name another folder in DAGSTER_HOME"

@@ -197,7 +197,7 @@ def labels_its_own_fit(facts: Mapping[str, Any]) -> bool:
 
 
 def sha256_of_clusters(clusters: VectorTable) -> str:
-    """Of the paths of all images and their clusters: which clusters a model is of."""
+    """Digest of the paths of all images and their clusters, which tells what clusters a model is of."""
     digest = hashlib.sha256("\n".join(clusters.column(IMAGE_PATH).to_pylist()).encode("utf-8"))
     digest.update(clusters.column("cluster").to_numpy().astype(np.int32).tobytes())
     return digest.hexdigest()

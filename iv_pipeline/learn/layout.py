@@ -28,11 +28,11 @@ _BITS = 0xFFFFFFFF
 _FRACTION_BITS = 52
 _EXPONENTS = 2048
 _EXPONENT_BIAS = 1023
-"""Of float64 (IEEE 754)."""
+"""Parts of a float64 (IEEE 754)."""
 _TABLE_BITS = 10
 """Leading bits of the fraction that a power is looked up by; between entries it is interpolated."""
 _LARGEST_EXPONENT = 60
-"""Of 2, in the table of powers: what is farther from 1 has no meaning as a squared distance of a layout."""
+"""Largest power of 2 in the table: beyond it, nothing is a squared distance of a layout."""
 
 
 def fit_similarity(min_dist: float) -> tuple[float, float]:
